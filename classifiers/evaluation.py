@@ -1,0 +1,236 @@
+"""Scores of classifications and retrievals with intervals over women, and the comparison of two runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from classifiers import ClassificationError, scores
+from classifiers.labels import MISSING, Array, encode_labels, encode_patients, spread_columns
+from index.metrics import Estimate, bootstrap_interval, paired_difference
+
+LEVEL = 0.95  # of every interval
+_BLOCK_ITEMS = 4_000_000  # weights held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """The labelled items of a run: truth (n,), woman of each (n,), how many women, and the classes."""
+
+    truth: Array
+    women: Array
+    count: int
+    classes: tuple[str, ...]
+    known: Array
+
+
+def score_classification(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    classes: Sequence[str],
+    patients: npt.ArrayLike,
+    *,
+    ordered: Sequence[str] | None = None,
+    positive: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Score predicted probabilities, with 95 % intervals from resampling women.
+
+    An item whose true class the model has never seen stays in: the model gives it probability 0, and is wrong about it.
+    Intervals are percentiles over the resamples in which a score is defined; a score that the items leave undefined is NaN.
+
+    Args:
+        labels: (n,) true labels; items without one are left out.
+        probabilities: (n, classes); rows of items without a label may be NaN.
+        classes: The classes of the columns.
+        patients: (n,) women's keys.
+        ordered: The classes in their order, where they have one: adds `kappa`.
+        positive: The class to detect, such as "malignant": `auc` is then of it against the rest, and `f1` is added.
+        resamples: How many resamples of the women.
+        seed: Seed of the resampling.
+
+    Returns:
+        By name: `auc` (of the positive class, or the mean over classes against the rest), `accuracy`, `balanced_accuracy`,
+        `f1_macro`, `f1`, `kappa` (quadratic weights), `brier` (0 to 2) and `calibration_error`. `f1_macro` and
+        `balanced_accuracy` are over the classes that have items.
+
+    Raises:
+        ClassificationError: No item has a label, or the arrays do not fit each other.
+    """
+    items = _labelled_items(labels, classes, patients)
+    values = _probabilities(probabilities, items, classes)
+    measure = _measure(items, values, ordered, positive)
+    return _estimates(items, measure, resamples, seed)
+
+
+def score_retrieval(
+    per_query: pd.DataFrame, patients: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Average retrieval scores over queries, with 95 % intervals from resampling women.
+
+    Args:
+        per_query: One row a query and one numeric column a score, as `index.metrics.retrieval_scores` returns; NaN
+            where a query has no answer to find.
+        patients: (queries,) the queries' women.
+        resamples: How many resamples of the women.
+        seed: Seed of the resampling.
+
+    Returns:
+        One estimate a column.
+    """
+    keys = np.asarray(patients, dtype=object)
+    encode_patients(keys, len(per_query))
+    return {
+        str(name): bootstrap_interval(
+            per_query[name].to_numpy(dtype=np.float64), keys, resamples=resamples, seed=seed, level=LEVEL
+        )
+        for name in per_query.select_dtypes("number").columns
+    }
+
+
+def compare_runs(
+    labels: npt.ArrayLike,
+    probabilities_a: npt.ArrayLike,
+    probabilities_b: npt.ArrayLike,
+    classes: Sequence[str],
+    patients: npt.ArrayLike,
+    *,
+    ordered: Sequence[str] | None = None,
+    positive: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Subtract the scores of run B from those of run A on the same items, with paired 95 % intervals.
+
+    Each resample of women scores both runs anew, so what makes a woman easy or hard for both cancels out. Of `brier` and
+    `calibration_error` lower is better, so a negative difference there speaks for A.
+
+    Args:
+        labels: (n,) true labels; items without one are left out.
+        probabilities_a: (n, classes) of run A.
+        probabilities_b: (n, classes) of run B.
+        classes: The classes of the columns, the same for both.
+        patients: (n,) women's keys.
+        ordered: The classes in their order, where they have one.
+        positive: The class to detect.
+        resamples: How many resamples of the women.
+        seed: Seed of the resampling.
+
+    Returns:
+        One estimate of A - B a score, named as in `score_classification`.
+    """
+    items = _labelled_items(labels, classes, patients)
+    first = _measure(items, _probabilities(probabilities_a, items, classes), ordered, positive)
+    second = _measure(items, _probabilities(probabilities_b, items, classes), ordered, positive)
+
+    def difference(weights: Array) -> dict[str, Array]:
+        ours, theirs = first(weights), second(weights)
+        return {name: ours[name] - theirs[name] for name in ours}
+
+    return _estimates(items, difference, resamples, seed)
+
+
+def compare_retrieval(
+    per_query_a: pd.DataFrame,
+    per_query_b: pd.DataFrame,
+    patients: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Subtract the retrieval scores of run B from those of run A on the same queries, with paired 95 % intervals.
+
+    Args:
+        per_query_a: One row a query and one numeric column a score, of run A.
+        per_query_b: The same queries in the same order, of run B.
+        patients: (queries,) the queries' women.
+        resamples: How many resamples of the women.
+        seed: Seed of the resampling.
+
+    Returns:
+        One estimate of A - B a column that both have.
+
+    Raises:
+        ClassificationError: The runs do not have the same queries.
+    """
+    keys = np.asarray(patients, dtype=object)
+    encode_patients(keys, len(per_query_a))
+    if not per_query_a.index.equals(per_query_b.index):
+        raise ClassificationError("comparison", "the two runs answered different queries", "score both on the same ones")
+    return {
+        str(name): paired_difference(
+            per_query_a[name].to_numpy(dtype=np.float64),
+            per_query_b[name].to_numpy(dtype=np.float64),
+            keys,
+            resamples=resamples,
+            seed=seed,
+            level=LEVEL,
+        )
+        for name in per_query_a.select_dtypes("number").columns
+        if name in per_query_b.columns
+    }
+
+
+def _labelled_items(labels: npt.ArrayLike, classes: Sequence[str], patients: npt.ArrayLike) -> _Items:
+    found, _ = encode_labels(labels)
+    everything = (*[str(name) for name in classes], *[name for name in found if name not in classes])
+    _, codes = encode_labels(labels, everything)
+    _, women = encode_patients(patients, len(codes))
+    known = codes != MISSING
+    if not known.any():
+        raise ClassificationError("scores", "no item has a label", "score a column that has labels")
+    distinct, own = np.unique(women[known], return_inverse=True)
+    return _Items(codes[known], own, len(distinct), everything, known)
+
+
+def _probabilities(probabilities: npt.ArrayLike, items: _Items, classes: Sequence[str]) -> Array:
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.shape != (len(items.known), len(classes)):
+        raise ClassificationError(
+            "probabilities",
+            f"the shape is {values.shape} for {len(items.known)} labels and {len(classes)} classes",
+            "pass one row per label and one column per class",
+        )
+    values = values[items.known]
+    if not np.isfinite(values).all():
+        raise ClassificationError("probabilities", "a labelled item has one that is not finite", "predict every labelled item")
+    return spread_columns(values, [str(name) for name in classes], items.classes)
+
+
+def _measure(
+    items: _Items, probabilities: Array, ordered: Sequence[str] | None, positive: str | None
+) -> Callable[[Array], dict[str, Array]]:
+    """Return the function from (b, n) weights to (b,) values of each score."""
+    count = len(items.classes)
+    predicted = probabilities.argmax(axis=1)
+    for name in (*(ordered or ()), *([positive] if positive is not None else [])):
+        if name not in items.classes:
+            raise ClassificationError("scores", f"{name!r} is none of the classes {', '.join(items.classes)}", "name one of them")
+    if ordered is not None and set(ordered) != set(items.classes):
+        lacking = sorted(set(items.classes) - set(ordered))
+        raise ClassificationError("scores", f"the order does not say where {lacking[0]!r} stands", "order every class")
+    places = [items.classes.index(name) for name in ordered or ()]
+
+    def measure(weights: Array) -> dict[str, Array]:
+        matrix = scores.confusion(items.truth, predicted, count, weights)
+        found = {}
+        if positive is None:
+            found["auc"] = scores.macro_auc(items.truth, probabilities, weights)
+        else:
+            wanted = items.classes.index(positive)
+            found["auc"] = scores.auc(items.truth == wanted, probabilities[:, wanted], weights)
+        found["accuracy"] = scores.accuracy(matrix)
+        found["balanced_accuracy"] = scores.balanced_accuracy(matrix)
+        found["f1_macro"] = scores.macro_f1(matrix)
+        if positive is not None:
+            found["f1"] = scores.f1(matrix)[:, items.classes.index(positive)]
+        if places:
+            found["kappa"] = scores.quadratic_kappa(matrix[:, places][:, :, places])
+        found["brier"] = scores.brier(items.truth, probabilities, weights)
+        found["calibration_error"] = scores.calibration_error(items.truth, probabilities, weights)
+        return found
+
+    return measure

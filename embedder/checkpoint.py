@@ -1,0 +1,209 @@
+"""A model on disk: safetensors weights, a JSON card, and the digest that names it everywhere."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from embedder.network import EmbedderNetwork, NetworkConfig
+from embedder.preparation import PreparationConfig
+from errors import MammoseekError
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+FORMAT = 1
+
+
+class ModelError(MammoseekError):
+    """A model that is missing, damaged, of another version, or used where it does not belong."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model beside its weights.
+
+    Attributes:
+        network: What the network is made of.
+        preparation: What its input looks like.
+        heads: The classes of each head, in the order of its logits.
+        weights_origin: Where the backbone's first weights came from.
+        training: The training's options, label columns and outcome; empty for a model that was not trained.
+        data: Data sets, women and findings trained on, the manifest's digest, the split.
+        women: Digests of the women used, by role (`train`, `validation`), see `woman_digest`.
+        figures: Measured figures, each with its context.
+        code_version: The version of mammoseek that wrote the model.
+    """
+
+    network: NetworkConfig
+    preparation: PreparationConfig
+    heads: Mapping[str, tuple[str, ...]]
+    weights_origin: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    women: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    code_version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as plain values for JSON."""
+        return {
+            "format": FORMAT,
+            "network": self.network.to_dict(),
+            "preparation": self.preparation.to_dict(),
+            "heads": {name: list(classes) for name, classes in self.heads.items()},
+            "weights_origin": self.weights_origin,
+            "training": dict(self.training),
+            "data": dict(self.data),
+            "women": {role: list(digests) for role, digests in self.women.items()},
+            "figures": dict(self.figures),
+            "code_version": self.code_version,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelCard":
+        """Rebuild a card from its JSON."""
+        return cls(
+            network=NetworkConfig.from_dict(values["network"]),
+            preparation=PreparationConfig.from_dict(values["preparation"]),
+            heads={name: tuple(classes) for name, classes in values["heads"].items()},
+            weights_origin=values["weights_origin"],
+            training=values["training"],
+            data=values["data"],
+            women={role: tuple(digests) for role, digests in values["women"].items()},
+            figures=values["figures"],
+            code_version=values["code_version"],
+        )
+
+    def role(self, patient_key: str) -> str:
+        """Return what a woman ("dataset/patient") was to this model: `train`, `validation` or `unseen`."""
+        digest = woman_digest(patient_key)
+        return next((role for role, digests in self.women.items() if digest in digests), "unseen")
+
+
+def woman_digest(patient_key: str) -> str:
+    """Return what stands for a woman in a card: it allows to check for leaks, and names nobody by itself.
+
+    >>> woman_digest("mini-mias/mias-001")
+    'b93908cc4fcd28f3'
+    """
+    return hashlib.sha256(f"mammoseek woman {patient_key}".encode()).hexdigest()[:16]
+
+
+def code_version() -> str:
+    """Return the installed version of mammoseek."""
+    try:
+        return version("mammoseek")
+    except PackageNotFoundError:
+        return "uninstalled"
+
+
+def model_digest(weights: bytes, card: ModelCard) -> str:
+    """Return the SHA-256 that names a model: over its weights and all that its vectors depend on."""
+    parts = {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        # Where the first weights came from has no say once the weights themselves are known.
+        "network": {key: value for key, value in card.network.to_dict().items() if key != "weights"},
+        "preparation": card.preparation.to_dict(),
+        "heads": {name: list(classes) for name, classes in card.heads.items()},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader or a kill finds the old content or the new, never a part.
+
+    Raises:
+        ModelError: The folder can't be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ModelError(path, f"can't be written ({error.strerror})", "free some space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> str:
+    """Write a model's weights and card into a folder, the card last.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        ModelError: The folder can't be written.
+    """
+    weights = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+    digest = model_digest(weights, card)
+    write_atomically(folder / WEIGHTS_FILE, weights)
+    content = {"digest": digest, **card.to_dict()}
+    write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    return digest
+
+
+def read_card(folder: Path) -> tuple[ModelCard, str]:
+    """Read a model's card and the digest that it claims.
+
+    Raises:
+        ModelError: No model, a damaged card, or one of a newer version.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise ModelError(
+            folder, f"is no model: it has no {CARD_FILE}", "make one by `mammoseek train` or `mammoseek model pretrained`"
+        )
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        written = values["format"]
+        if written != FORMAT:
+            raise ModelError(path, f"is of format {written}, this version reads {FORMAT}", "update mammoseek")
+        return ModelCard.from_dict(values), str(values["digest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(path, f"is damaged ({type(error).__name__}: {error})", "copy the model again") from error
+
+
+def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
+    """Read a model whole and check that its digest matches.
+
+    Returns:
+        The network in evaluation mode, its card, and its digest.
+
+    Raises:
+        ModelError: No model, damaged, or changed since it was written.
+    """
+    card, claimed = read_card(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelError(path, f"can't be read ({error.strerror})", "copy the model again") from error
+    digest = model_digest(weights, card)
+    if digest != claimed:
+        raise ModelError(
+            folder,
+            f"weights and card do not belong together (digest {digest[:12]}, the card says {claimed[:12]})",
+            "copy the model again, both files",
+        )
+    try:
+        state = load(weights)
+        network = EmbedderNetwork(card.network, card.heads, pretrained=False)
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise ModelError(path, f"does not hold this network's weights ({error})", "copy the model again") from error
+    return network.eval(), card, digest

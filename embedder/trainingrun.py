@@ -1,0 +1,235 @@
+"""The training loop's inside: one network, its optimiser, an epoch of batches, validation, and its state as tensors."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from embedder.augmentation import AugmentationConfig, augment
+from embedder.embedding import embed_pixels
+from embedder.findings import patient_key
+from embedder.network import EmbedderNetwork, NetworkConfig
+from embedder.objectives import MISSING, Objective
+from embedder.preparation import PreparationConfig
+from embedder.rois import CropStore
+from embedder.sampling import ClassBatches
+from embedder.training import TrainingConfig
+from embedder.trainingstate import TrainingState
+
+# Validation needs no more gallery than this; a larger training set is thinned evenly.
+_VALIDATION_GALLERY = 4096
+
+
+class TrainingRun:
+    """One training in progress.
+
+    All randomness of an epoch is seeded from the training's seed and the epoch's number, so that a training that goes on
+    from a saved state draws what it would have drawn without the stop.
+
+    Args:
+        crops: The rows' crops, enlarged by the augmentation's margin; the frame has a column `role`.
+        heads: The classes of each head.
+        triplet_labels: Columns on which triplets are formed; the first fills the batches.
+        network: What the network is made of.
+        preparation: What its input looks like.
+        training: How it is trained.
+        augmentation: How crops are varied.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        crops: CropStore,
+        heads: Mapping[str, tuple[str, ...]],
+        triplet_labels: tuple[str, ...],
+        network: NetworkConfig,
+        preparation: PreparationConfig,
+        training: TrainingConfig,
+        augmentation: AugmentationConfig,
+        device: torch.device,
+    ) -> None:
+        self.crops, self.training, self.augmentation, self.device = crops, training, augmentation, device
+        self.size = (preparation.height, preparation.width)
+        torch.manual_seed(training.seed)
+        self.network = EmbedderNetwork(network, heads).to(device)
+        if device.type != "mps":
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.network) if training.compile else self.network
+        frame = crops.frame
+        self.labels = {name: _codes(frame[name], classes) for name, classes in heads.items()}
+        _, patients = np.unique(patient_key(frame).to_numpy().astype(str), return_inverse=True)
+        self.patients = patients.astype(np.int64)
+        role = frame["role"].to_numpy()
+        self.train_rows, self.validation_rows = np.flatnonzero(role == "train"), np.flatnonzero(role == "validation")
+        self.batches = ClassBatches(
+            self.labels[triplet_labels[0]][self.train_rows],
+            self.patients[self.train_rows],
+            classes_per_batch=training.classes_per_batch,
+            findings_per_class=training.findings_per_class,
+            balance=training.balance,
+            seed=training.seed,
+        )
+        self.triplet_labels = triplet_labels
+        self.objective = Objective(training.objective, triplet_labels, self._class_weights(heads))
+        self.groups = _backbone_groups(self.network)
+        backbone = {id(p) for p in self.network.backbone.parameters()}
+        new = [p for p in self.network.parameters() if id(p) not in backbone]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": list(self.network.backbone.parameters()), "share": training.backbone_rate},
+                {"params": new, "share": 1.0},
+            ],
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+        )
+        bfloat16 = training.precision == "bfloat16" or (
+            training.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.precision = torch.bfloat16 if bfloat16 else torch.float32
+        self.best: dict[str, Tensor] = {}
+
+    def _class_weights(self, heads: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+        if self.training.balance != "weights":
+            return {}
+        weights = {}
+        for name, classes in heads.items():
+            codes = self.labels[name][self.train_rows]
+            counts = np.bincount(codes[codes != MISSING], minlength=len(classes))
+            share = counts.sum() / (len(classes) * np.maximum(counts, 1))
+            weights[name] = torch.tensor(share, dtype=torch.float32, device=self.device)
+        return weights
+
+    def _open_layers(self, epoch: int) -> None:
+        """Let the layers of this epoch learn, from the backbone's end backwards, and set the batch norms' mode."""
+        mode = self.training.trainable
+        if mode == "all":
+            count = len(self.groups)
+        elif mode == "head":
+            count = 0
+        else:
+            count = min(len(self.groups), 1 + epoch // self.training.layers_every)
+        opened = {id(p) for group in self.groups[len(self.groups) - count :] for p in group}
+        for parameter in self.network.backbone.parameters():
+            parameter.requires_grad_(id(parameter) in opened)
+        self.network.train()
+        for module in self.network.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                own = [p for p in module.parameters(recurse=False)]
+                trains = self.training.backbone_norm == "batch" and (not own or id(own[0]) in opened)
+                module.train(trains)
+
+    def train_epoch(self, epoch: int, progress: Callable[[int, int, int], None] | None = None) -> dict[str, float]:
+        """Train one epoch and return the mean of each loss.
+
+        Args:
+            epoch: Its number, from 0.
+            progress: Called with epoch, batches done and batches in the epoch.
+        """
+        torch.manual_seed(self.training.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(self.training.seed * 1_000_003 + epoch)
+        self._open_layers(epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.training.rate(epoch) * group["share"]
+        sums: dict[str, float] = {}
+        for number, local in enumerate(self.batches.epoch(epoch), start=1):
+            rows = self.train_rows[local]
+            images = torch.from_numpy(self.crops.pixels[rows]).to(self.device).float().unsqueeze(1)
+            extent = torch.from_numpy(self.crops.extent_mm[rows]).to(self.device)
+            with torch.no_grad():
+                images, extent = augment(images, extent, self.size, self.augmentation, generator)
+            labels = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self.labels.items()}
+            patients = torch.from_numpy(self.patients[rows]).to(self.device)
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                output = self.forward(images, extent)
+            losses = self.objective(output, labels, patients)
+            self.optimiser.zero_grad(set_to_none=True)
+            losses["total"].backward()
+            self.optimiser.step()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(loss.detach())
+            if progress is not None:
+                progress(epoch, number, len(self.batches))
+        return {name: total / len(self.batches) for name, total in sums.items()}
+
+    def validate(self) -> dict[str, float]:
+        """Return MAP@R of the held-out women's findings among the training women's, by label; empty without any."""
+        if self.validation_rows.size == 0:
+            return {}
+        step = max(1, -(-len(self.train_rows) // _VALIDATION_GALLERY))
+        gallery = self.train_rows[::step]
+        vectors = {
+            "gallery": torch.from_numpy(self._embed(gallery)),
+            "queries": torch.from_numpy(self._embed(self.validation_rows)),
+        }
+        scores = {}
+        for name in self.triplet_labels:
+            codes = torch.from_numpy(self.labels[name])
+            known_gallery, known_queries = codes[gallery] != MISSING, codes[self.validation_rows] != MISSING
+            if not known_queries.any():
+                continue
+            calculator = AccuracyCalculator(
+                include=("mean_average_precision_at_r",), k="max_bin_count", knn_func=CustomKNN(CosineSimilarity())
+            )
+            found = calculator.get_accuracy(
+                vectors["queries"][known_queries],
+                codes[self.validation_rows][known_queries],
+                vectors["gallery"][known_gallery],
+                codes[gallery][known_gallery],
+            )
+            scores[name] = float(found["mean_average_precision_at_r"])
+        return scores
+
+    def _embed(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Embed the middle of the enlarged crops: what the preparation alone would have cut."""
+        height, width = self.size
+        top, left = (self.crops.pixels.shape[1] - height) // 2, (self.crops.pixels.shape[2] - width) // 2
+        middle = self.crops.pixels[rows, top : top + height, left : left + width]
+        return embed_pixels(self.network.eval(), middle, self.crops.extent_mm[rows], self.device)
+
+    def keep(self) -> None:
+        """Remember the network as it is now as the best."""
+        self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next epoch depends on, as named tensors."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        return tensors
+
+    def restore(self, state: TrainingState) -> list[dict[str, object]]:
+        """Take up a saved state and return its history."""
+        self.network.load_state_dict(_strip(state.tensors, "network."))
+        self.best = _strip(state.tensors, "best.")
+        saved = self.optimiser.state_dict()
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in _strip(state.tensors, "optimiser.").items():
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimiser.load_state_dict({**saved, "state": slots})
+        return state.history
+
+
+def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _codes(column: object, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return class indices of a label column, MISSING where unknown or not among the classes."""
+    places = {term: code for code, term in enumerate(classes)}
+    return np.array([places.get(str(term), MISSING) for term in column], np.int64)  # type: ignore[attr-defined]
+
+
+def _backbone_groups(network: EmbedderNetwork) -> list[list[nn.Parameter]]:
+    """Return the backbone's parameters by groups of layers, from the stem to the last."""
+    backbone = network.backbone
+    named = dict(backbone.named_parameters())
+    names = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    return [[named[name] for name in names[key] if name in named] for key in sorted(names)]
