@@ -86,8 +86,7 @@ class Calibration:
         _, woman_of_row = encode_patients(patients, len(codes))
         self.classes_ = names
         known = codes != MISSING
-        values, truth = np.asarray(probabilities, dtype=np.float64)[known], codes[known]
-        values = _checked(values, len(names), len(truth))
+        values, truth = _labelled(probabilities, labels, names)
         each = women_per_class(codes, woman_of_row, len(names))
         self.women_, self.findings_ = len(np.unique(woman_of_row[known])), len(truth)
         self.sharpness_, self.bias_ = 1.0, np.zeros(len(names))
@@ -100,9 +99,7 @@ class Calibration:
         # Sums in one order give one result, however the rows came in.
         order = np.lexsort((*values.T, truth))
         self._solve(values[order], truth[order], with_bias)
-        self.basis_ = (
-            f"{self.method_} on held-out probabilities of {self.findings_} findings of {self.women_} women"
-        )
+        self.basis_ = f"{self.method_} on held-out probabilities of {self.findings_} findings of {self.women_} women"
         return self
 
     def transform(self, probabilities: npt.ArrayLike) -> Array:
@@ -111,9 +108,7 @@ class Calibration:
         values = _checked(values, len(self.classes_), len(values))
         if self.method_ == "none":
             return values.copy()
-        return softmax(
-            self.sharpness_ * np.log(np.maximum(values, SMALLEST_PROBABILITY)) + self.bias_, axis=1
-        )
+        return softmax(self.sharpness_ * np.log(np.maximum(values, SMALLEST_PROBABILITY)) + self.bias_, axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the method, its parameters and what it rests on as plain numbers and texts."""
@@ -211,6 +206,40 @@ def cross_fitted_probabilities(
     return probabilities, classes
 
 
+def calibrate(
+    estimator_factory: Callable[[], Classifier],
+    vectors: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    config: CalibrationConfig | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> Calibration:
+    """Fit a calibration to the cross-fitted probabilities of these rows; it changes nothing on too few women.
+
+    Args:
+        estimator_factory: Makes an unfitted classifier, of the kind whose probabilities will be calibrated.
+        vectors: (n, d) unit length.
+        labels: (n,) labels, missing where unknown.
+        patients: (n,) women's keys.
+        config: How much data the calibration needs.
+        folds: Folds of women to cross-fit in.
+        seed: Seed of the folds.
+    """
+    calibration = Calibration(config)
+    classes, codes = encode_labels(labels)
+    _, woman_of_row = encode_patients(patients, len(codes))
+    known = codes != MISSING
+    each = women_per_class(codes, woman_of_row, len(classes))
+    if too_few(calibration.config, len(np.unique(woman_of_row[known])), each, classes):
+        # Cross-fitting so few may be impossible, and `fit` will say why it leaves probabilities alone.
+        even = np.full((len(codes), len(classes)), 1 / max(1, len(classes)))
+        return calibration.fit(even, labels, patients, classes)
+    probabilities, _ = cross_fitted_probabilities(estimator_factory, vectors, labels, patients, folds, seed)
+    return calibration.fit(probabilities, labels, patients, classes)
+
+
 def brier_score(probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]) -> float:
     """Return the Brier score (summed over classes, 0 to 2) of the labelled rows; NaN without any."""
     values, truth = _labelled(probabilities, labels, classes)
@@ -225,14 +254,13 @@ def expected_calibration_error(
     return float(scores.calibration_error(truth, values, np.ones((1, len(truth))), bins)[0])
 
 
-def _labelled(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]
-) -> tuple[Array, Array]:
+def _labelled(probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]) -> tuple[Array, Array]:
     names, codes = encode_labels(labels, classes)
     known = codes != MISSING
-    return _checked(np.asarray(probabilities, dtype=np.float64)[known], len(names), int(known.sum())), codes[
-        known
-    ]
+    values = np.asarray(probabilities, dtype=np.float64)
+    if len(values) != len(codes):
+        raise ClassificationError("probabilities", f"{len(values)} rows for {len(codes)} labels", "pass one per label")
+    return _checked(values[known], len(names), int(known.sum())), codes[known]
 
 
 def _checked(values: Array, classes: int, rows: int) -> Array:
@@ -243,10 +271,9 @@ def _checked(values: Array, classes: int, rows: int) -> Array:
             f"the shape is {values.shape} for {rows} rows and {classes} classes",
             "pass one column per class",
         )
-    if not (
-        np.isfinite(values).all() and (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-4)
-    ):
+    sound = np.isfinite(values).all() and (values >= 0).all()
+    if not (sound and np.allclose(values.sum(axis=1), 1, atol=1e-4)):
         raise ClassificationError(
-            "probabilities", "a row is not finite, not positive or does not sum to 1", "predict it again"
+            "probabilities", "a row is not finite, is negative or does not sum to 1", "predict it again"
         )
     return values

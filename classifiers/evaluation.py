@@ -9,15 +9,29 @@ import pandas as pd
 
 from classifiers import ClassificationError, scores
 from classifiers.labels import MISSING, Array, encode_labels, encode_patients, spread_columns
-from index.metrics import Estimate, bootstrap_interval, paired_difference
+from index.metrics import (
+    RELEVANT,
+    Estimate,
+    bootstrap_interval,
+    paired_difference,
+    resample_women,
+    summarise,
+)
 
 LEVEL = 0.95  # of every interval
-_BLOCK_ITEMS = 4_000_000  # weights held at a time
 
 
 @dataclass(frozen=True, eq=False)
 class _Items:
-    """The labelled items of a run: truth (n,), woman of each (n,), how many women, and the classes."""
+    """The labelled items of a run.
+
+    Args:
+        truth: (n,) class indices.
+        women: (n,) woman indices.
+        count: How many women.
+        classes: The classes, those that only the labels have last.
+        known: (all items,) which have a label.
+    """
 
     truth: Array
     women: Array
@@ -39,8 +53,9 @@ def score_classification(
 ) -> dict[str, Estimate]:
     """Score predicted probabilities, with 95 % intervals from resampling women.
 
-    An item whose true class the model has never seen stays in: the model gives it probability 0, and is wrong about it.
-    Intervals are percentiles over the resamples in which a score is defined; a score that the items leave undefined is NaN.
+    An item whose true class the model has never seen stays in: the model gives it probability 0, and is
+    wrong about it. Intervals are percentiles over the resamples in which a score is defined; a score that
+    the items leave undefined is NaN.
 
     Args:
         labels: (n,) true labels; items without one are left out.
@@ -48,14 +63,15 @@ def score_classification(
         classes: The classes of the columns.
         patients: (n,) women's keys.
         ordered: The classes in their order, where they have one: adds `kappa`.
-        positive: The class to detect, such as "malignant": `auc` is then of it against the rest, and `f1` is added.
+        positive: The class to detect, such as "malignant": `auc` is then of it against the rest, and `f1` is
+            added.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
     Returns:
-        By name: `auc` (of the positive class, or the mean over classes against the rest), `accuracy`, `balanced_accuracy`,
-        `f1_macro`, `f1`, `kappa` (quadratic weights), `brier` (0 to 2) and `calibration_error`. `f1_macro` and
-        `balanced_accuracy` are over the classes that have items.
+        By name: `auc` (of the positive class, or the mean over classes against the rest), `accuracy`,
+        `balanced_accuracy`, `f1_macro`, `f1`, `kappa` (quadratic weights), `brier` (0 to 2) and
+        `calibration_error`. `f1_macro` and `balanced_accuracy` are over the classes that have items.
 
     Raises:
         ClassificationError: No item has a label, or the arrays do not fit each other.
@@ -72,22 +88,22 @@ def score_retrieval(
     """Average retrieval scores over queries, with 95 % intervals from resampling women.
 
     Args:
-        per_query: One row a query and one numeric column a score, as `index.metrics.retrieval_scores` returns; NaN
-            where a query has no answer to find.
+        per_query: One row a query and one numeric column a score, as `index.metrics.retrieval_scores`
+            returns; NaN where a query has no answer to find.
         patients: (queries,) the queries' women.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
     Returns:
-        One estimate a column.
+        One estimate a column, but for the count of relevant rows, which is no score.
     """
     keys = np.asarray(patients, dtype=object)
     encode_patients(keys, len(per_query))
     return {
-        str(name): bootstrap_interval(
+        name: bootstrap_interval(
             per_query[name].to_numpy(dtype=np.float64), keys, resamples=resamples, seed=seed, level=LEVEL
         )
-        for name in per_query.select_dtypes("number").columns
+        for name in _score_columns(per_query)
     }
 
 
@@ -105,8 +121,8 @@ def compare_runs(
 ) -> dict[str, Estimate]:
     """Subtract the scores of run B from those of run A on the same items, with paired 95 % intervals.
 
-    Each resample of women scores both runs anew, so what makes a woman easy or hard for both cancels out. Of `brier` and
-    `calibration_error` lower is better, so a negative difference there speaks for A.
+    Each resample of women scores both runs anew, so what makes a woman easy or hard for both cancels out. Of
+    `brier` and `calibration_error` lower is better, so a negative difference there speaks for A.
 
     Args:
         labels: (n,) true labels; items without one are left out.
@@ -141,7 +157,9 @@ def compare_retrieval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Subtract the retrieval scores of run B from those of run A on the same queries, with paired 95 % intervals.
+    """Subtract the retrieval scores of run B from those of run A on the same queries.
+
+    Intervals are paired: each resample of women is of the differences of their queries.
 
     Args:
         per_query_a: One row a query and one numeric column a score, of run A.
@@ -159,9 +177,11 @@ def compare_retrieval(
     keys = np.asarray(patients, dtype=object)
     encode_patients(keys, len(per_query_a))
     if not per_query_a.index.equals(per_query_b.index):
-        raise ClassificationError("comparison", "the two runs answered different queries", "score both on the same ones")
+        raise ClassificationError(
+            "comparison", "the two runs answered different queries", "score both on the same ones"
+        )
     return {
-        str(name): paired_difference(
+        name: paired_difference(
             per_query_a[name].to_numpy(dtype=np.float64),
             per_query_b[name].to_numpy(dtype=np.float64),
             keys,
@@ -169,9 +189,13 @@ def compare_retrieval(
             seed=seed,
             level=LEVEL,
         )
-        for name in per_query_a.select_dtypes("number").columns
+        for name in _score_columns(per_query_a)
         if name in per_query_b.columns
     }
+
+
+def _score_columns(per_query: pd.DataFrame) -> list[str]:
+    return [str(name) for name in per_query.select_dtypes("number").columns if name != RELEVANT]
 
 
 def _labelled_items(labels: npt.ArrayLike, classes: Sequence[str], patients: npt.ArrayLike) -> _Items:
@@ -196,7 +220,9 @@ def _probabilities(probabilities: npt.ArrayLike, items: _Items, classes: Sequenc
         )
     values = values[items.known]
     if not np.isfinite(values).all():
-        raise ClassificationError("probabilities", "a labelled item has one that is not finite", "predict every labelled item")
+        raise ClassificationError(
+            "probabilities", "a labelled item has one that is not finite", "predict every labelled item"
+        )
     return spread_columns(values, [str(name) for name in classes], items.classes)
 
 
@@ -208,7 +234,9 @@ def _measure(
     predicted = probabilities.argmax(axis=1)
     for name in (*(ordered or ()), *([positive] if positive is not None else [])):
         if name not in items.classes:
-            raise ClassificationError("scores", f"{name!r} is none of the classes {', '.join(items.classes)}", "name one of them")
+            raise ClassificationError(
+                "scores", f"{name!r} is none of the classes {', '.join(items.classes)}", "name one of them"
+            )
     if ordered is not None and set(ordered) != set(items.classes):
         lacking = sorted(set(items.classes) - set(ordered))
         raise ClassificationError("scores", f"the order does not say where {lacking[0]!r} stands", "order every class")
@@ -234,3 +262,22 @@ def _measure(
         return found
 
     return measure
+
+
+def _estimates(
+    items: _Items, measure: Callable[[Array], dict[str, Array]], resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Return each score of all items, with its interval from resampling women."""
+    count = len(items.truth)
+    values = measure(np.ones((1, count)))
+    blocks = [measure(draws[:, items.women]) for draws in resample_women(items.count, resamples, seed, count)]
+    return {
+        name: summarise(
+            float(value[0]),
+            np.concatenate([block[name] for block in blocks]) if blocks else np.empty(0),
+            level=LEVEL,
+            items=count,
+            women=items.count,
+        )
+        for name, value in values.items()
+    }

@@ -32,9 +32,7 @@ class ThreeWay:
     test: Array
 
 
-def patient_folds(
-    patients: npt.ArrayLike, labels: npt.ArrayLike, folds: int = 5, seed: int = 0
-) -> list[Fold]:
+def patient_folds(patients: npt.ArrayLike, labels: npt.ArrayLike, folds: int = 5, seed: int = 0) -> list[Fold]:
     """Split rows into folds by woman, so that each fold has about the same mix of labels.
 
     Every row is in the test part of exactly one fold. Rows without a label are a stratum of their own: they
@@ -58,9 +56,7 @@ def patient_folds(
     if folds < 2:
         raise ClassificationError("folds", f"{folds} cannot be split into", "ask for 2 or more")
     if len(women) < folds:
-        raise ClassificationError(
-            "folds", f"{len(women)} women cannot fill {folds} folds", "ask for fewer folds"
-        )
+        raise ClassificationError("folds", f"{len(women)} women cannot fill {folds} folds", "ask for fewer folds")
     strata = np.where(codes < 0, len(classes), codes)
     if np.bincount(strata).max() < folds:
         raise ClassificationError(
@@ -71,14 +67,10 @@ def patient_folds(
     order = np.lexsort((strata, woman_of_row))
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A class with fewer rows than folds cannot be in each of them, which rare findings never can: no
-        # news here.
+        # Rare classes have fewer rows than folds, and so cannot be in each of them: no news here.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
-        parts = [
-            np.sort(order[test])
-            for _, test in splitter.split(order, strata[order], groups=woman_of_row[order])
-        ]
+        parts = [np.sort(order[test]) for _, test in splitter.split(order, strata[order], groups=woman_of_row[order])]
     if not all(part.size for part in parts):
         raise ClassificationError(
             "folds", f"{len(women)} women leave one of {folds} folds empty", "ask for fewer folds"
@@ -107,9 +99,7 @@ def hold_out(patients: npt.ArrayLike, labels: npt.ArrayLike, fraction: float = 0
         ClassificationError: The fraction is not between 0 and 1, or there are too few women or rows.
     """
     if not 0 < fraction < 1:
-        raise ClassificationError(
-            "held-out share", f"{fraction} is not between 0 and 1", "0.2 holds a fifth out"
-        )
+        raise ClassificationError("held-out share", f"{fraction} is not between 0 and 1", "0.2 holds a fifth out")
     _, codes = encode_labels(labels)
     women, _ = encode_patients(patients, len(codes))
     strata = codes + 1  # missing labels count as one stratum

@@ -53,9 +53,7 @@ class HeadConfig:
                 "head", f"C {self.strengths} holds none or one that is not positive", "1.0 is usual"
             )
         if self.folds < 2:
-            raise ClassificationError(
-                "head", f"{self.folds} inner folds cannot be split into", "ask for 2 or more"
-            )
+            raise ClassificationError("head", f"{self.folds} inner folds cannot be split into", "ask for 2 or more")
 
 
 class LinearHead:
@@ -89,9 +87,7 @@ class LinearHead:
         self.classes_, codes = encode_labels(labels)
         keys, women = encode_patients(patients, len(codes))
         if len(matrix) != len(codes):
-            raise ClassificationError(
-                "vectors", f"{len(matrix)} vectors for {len(codes)} labels", "pass one per label"
-            )
+            raise ClassificationError("vectors", f"{len(matrix)} vectors for {len(codes)} labels", "pass one per label")
         if len(self.classes_) < 2:
             found = f"all labels are {self.classes_[0]!r}" if self.classes_ else "no finding has a label"
             raise ClassificationError(
@@ -127,9 +123,7 @@ class LinearHead:
             keys = np.asarray(patients, dtype=object)
             known = sorted({str(key) for key in keys if not pd.isna(key)} & self.women_)
             if known:
-                raise ClassificationError(
-                    "head", f"it was fitted on the woman {known[0]}", "fit it without her"
-                )
+                raise ClassificationError("head", f"it was fitted on the woman {known[0]}", "fit it without her")
         return softmax(matrix @ self.coefficients_.T + self.intercepts_, axis=1)
 
     def predict(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> Array:
@@ -166,14 +160,8 @@ class LinearHead:
             ) from error
         head.losses_ = {}
         classes = len(head.classes_)
-        if (
-            head.coefficients_.ndim != 2
-            or len(head.coefficients_) != classes
-            or head.intercepts_.shape != (classes,)
-        ):
-            raise ClassificationError(
-                "head", "its saved weights do not fit its classes", "fit and save it again"
-            )
+        if head.coefficients_.ndim != 2 or len(head.coefficients_) != classes or head.intercepts_.shape != (classes,):
+            raise ClassificationError("head", "its saved weights do not fit its classes", "fit and save it again")
         return head
 
     def _choose(self, matrix: Array, codes: Array, women: Array) -> tuple[float, dict[float, float]]:

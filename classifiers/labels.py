@@ -1,6 +1,6 @@
 """Label and woman columns as integer codes; a missing label is -1 and never a class of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,14 @@ from classifiers import ClassificationError
 
 MISSING = -1  # the code of an unknown label
 
+ORDERED_SCALES = (("fatty", "glandular", "dense"), ("A", "B", "C", "D"))
+"""Classes that have an order: breast density, on the scale of mini-MIAS and in BI-RADS."""
+
 Array = np.ndarray
 _TEXTS_OF_MISSING = frozenset({"nan", "NaN", "None", "<NA>", "NaT"})
 
 
-def encode_labels(
-    labels: npt.ArrayLike, classes: Sequence[str] | None = None
-) -> tuple[tuple[str, ...], Array]:
+def encode_labels(labels: npt.ArrayLike, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], Array]:
     """Turn labels into class indices.
 
     Args:
@@ -33,21 +34,20 @@ def encode_labels(
     (('calcification', 'mass'), array([ 1, -1,  0]))
     """
     values = np.asarray(labels, dtype=object)
+    if values.ndim != 1:
+        raise ClassificationError("labels", f"the shape is {values.shape}", "pass one label per row")
     known = ~np.asarray(pd.isna(values), dtype=bool)
     texts = [str(value) for value in values[known]]
     found = set(texts)
     if found & _TEXTS_OF_MISSING:
-        # numpy turns NaN into this text when it makes an array of strings; as a class it would be a false
-        # negative.
+        # numpy makes this text of NaN in an array of strings; as a class it would be a false negative.
         text = sorted(found & _TEXTS_OF_MISSING)[0]
         raise ClassificationError(
             "labels", f"the text {text!r} stands where a label is missing", "pass None or NaN there"
         )
     order = tuple(sorted(found)) if classes is None else tuple(str(name) for name in classes)
     if len(set(order)) != len(order):
-        raise ClassificationError(
-            "classes", f"a class stands twice in {', '.join(order)}", "name each class once"
-        )
+        raise ClassificationError("classes", f"a class stands twice in {', '.join(order)}", "name each class once")
     index = {name: position for position, name in enumerate(order)}
     strange = sorted(found - index.keys())
     if strange:
@@ -76,9 +76,7 @@ def encode_patients(patients: npt.ArrayLike, rows: int) -> tuple[Array, Array]:
     """
     values = np.asarray(patients, dtype=object)
     if values.shape != (rows,):
-        raise ClassificationError(
-            "patients", f"{values.shape} keys for {rows} rows", "pass one woman's key per row"
-        )
+        raise ClassificationError("patients", f"{values.shape} keys for {rows} rows", "pass one woman's key per row")
     unknown = np.flatnonzero(np.asarray(pd.isna(values), dtype=bool))
     if unknown.size:
         raise ClassificationError(
@@ -88,6 +86,27 @@ def encode_patients(patients: npt.ArrayLike, rows: int) -> tuple[Array, Array]:
         )
     women, codes = np.unique(values.astype(str), return_inverse=True)
     return women, codes.astype(np.int64)
+
+
+def scale_of(classes: Iterable[str]) -> tuple[str, ...] | None:
+    """Return the ordered scale that all the classes are on; None where there is none.
+
+    >>> scale_of(["dense", "fatty"])
+    ('fatty', 'glandular', 'dense')
+    >>> scale_of(["mass", "A"])
+    """
+    found = set(classes)
+    return next((scale for scale in ORDERED_SCALES if found and found <= set(scale)), None)
+
+
+def order_classes(classes: Iterable[str]) -> tuple[str, ...]:
+    """Return classes in the order of their scale where they have one, else sorted.
+
+    >>> order_classes({"fatty", "dense"}), order_classes({"mass", "asymmetry"})
+    (('fatty', 'dense'), ('asymmetry', 'mass'))
+    """
+    found = set(classes)
+    return tuple(name for name in scale_of(found) or sorted(found) if name in found)
 
 
 def check_vectors(vectors: npt.ArrayLike) -> Array:
@@ -101,14 +120,10 @@ def check_vectors(vectors: npt.ArrayLike) -> Array:
     """
     matrix = np.asarray(vectors, dtype=np.float64)
     if matrix.ndim != 2:
-        raise ClassificationError(
-            "vectors", f"the shape is {matrix.shape}", "pass an array of shape (rows, dimension)"
-        )
+        raise ClassificationError("vectors", f"the shape is {matrix.shape}", "pass an array of shape (rows, dimension)")
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise ClassificationError(
-            "vectors", f"row {row} holds a value that is not finite", "embed that finding again"
-        )
+        raise ClassificationError("vectors", f"row {row} holds a value that is not finite", "embed that finding again")
     return matrix
 
 

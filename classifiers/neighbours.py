@@ -19,9 +19,8 @@ from classifiers.labels import (
 )
 
 _BLOCK_BYTES = 64 << 20  # similarities held at a time
-_DECIMALS = (
-    9  # far finer than float32 vectors, far coarser than float64 sums: equal findings tie in every block size
-)
+# Far finer than float32 vectors, far coarser than float64 sums: equal findings tie in every block size.
+_DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,9 @@ def vote(
     women, woman_of_row = encode_patients(patients, len(codes))
     values = np.asarray(similarities, dtype=np.float64)
     if values.shape != codes.shape:
-        raise ClassificationError(
-            "similarities", f"{values.shape} for {len(codes)} labels", "pass one per neighbour"
-        )
+        raise ClassificationError("similarities", f"{values.shape} for {len(codes)} labels", "pass one per neighbour")
+    if not np.isfinite(values).all():
+        raise ClassificationError("similarities", "one is not finite", "leave that neighbour out")
     shares = np.full(len(names), 1 / len(names)) if prior is None else np.asarray(prior, dtype=np.float64)
     allowed = codes != MISSING
     if patient is not None:
@@ -166,8 +165,7 @@ class NeighbourVote:
         config: How neighbours vote.
     """
 
-    # Queries of a fitted woman are answered without her, so one fit gives held-out probabilities of every
-    # row.
+    # Queries of a fitted woman are answered without her: one fit gives held-out probabilities of every row.
     leaves_own_woman_out = True
 
     def __init__(self, config: VoteConfig | None = None) -> None:
@@ -188,9 +186,7 @@ class NeighbourVote:
         self.classes_, codes = encode_labels(labels)
         self.women_, women = encode_patients(patients, len(codes))
         if matrix.shape[0] != len(codes):
-            raise ClassificationError(
-                "vectors", f"{len(matrix)} vectors for {len(codes)} labels", "pass one per label"
-            )
+            raise ClassificationError("vectors", f"{len(matrix)} vectors for {len(codes)} labels", "pass one per label")
         if not self.classes_:
             raise ClassificationError(
                 "labels", "no finding has one, so none can vote", "choose a column that has labels"
@@ -246,9 +242,7 @@ class NeighbourVote:
         """Return (q,) most probable classes; the first of equals."""
         return np.asarray(self.classes_)[self.predict_proba(vectors, patients).argmax(axis=1)]
 
-    def _places(
-        self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None
-    ) -> tuple[tuple[Array, Array], Array]:
+    def _places(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None) -> tuple[tuple[Array, Array], Array]:
         """Return ((q, k) similarities and fitted positions, best first), and (q,) own woman's index or -1."""
         queries = check_vectors(vectors)
         if queries.shape[1] != self._vectors.shape[1]:
@@ -264,9 +258,9 @@ class NeighbourVote:
         block = max(1, _BLOCK_BYTES // (8 * len(self.rows_)))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
-            scores = np.round(queries[part] @ self._vectors.T, _DECIMALS)
-            scores[self._women[None, :] == own[part, None]] = -np.inf
-            for row, line in enumerate(scores, start=start):
+            lines = np.round(queries[part] @ self._vectors.T, _DECIMALS)
+            lines[self._women[None, :] == own[part, None]] = -np.inf
+            for row, line in enumerate(lines, start=start):
                 best = _top(line, k)
                 similarities[row, : len(best)] = line[best]
                 positions[row, : len(best)] = best

@@ -73,9 +73,8 @@ def auc(positive: Array, score: Array, weights: Array) -> Array:
     """
     order = np.argsort(score, kind="stable")
     ranked = score[order]
-    starts = np.flatnonzero(
-        np.concatenate([[True], ranked[1:] > ranked[:-1]])
-    )  # first item of each distinct score
+    # The first item of each distinct score.
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] > ranked[:-1]]))
     ordered, is_positive = weights[:, order], positive[order]
     ups = np.add.reduceat(ordered * is_positive, starts, axis=1)
     downs = np.add.reduceat(ordered * ~is_positive, starts, axis=1)
@@ -91,11 +90,7 @@ def macro_auc(truth: Array, probabilities: Array, weights: Array) -> Array:
         probabilities: (n, classes).
         weights: (b, n).
     """
-    areas = [
-        auc(truth == c, probabilities[:, c], weights)
-        for c in range(probabilities.shape[1])
-        if (truth == c).any()
-    ]
+    areas = [auc(truth == c, probabilities[:, c], weights) for c in range(probabilities.shape[1]) if (truth == c).any()]
     return _mean_known(np.stack(areas, axis=1))
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from embedder.checkpoint import ModelError
+
 
 @dataclass(frozen=True)
 class AugmentationConfig:
@@ -20,6 +22,9 @@ class AugmentationConfig:
         shift: Largest shift, as a share of the crop's side.
         contrast: Largest relative change of contrast about the crop's mean, and of gamma.
         brightness: Largest change of brightness.
+
+    Raises:
+        ModelError: An option is out of its range.
     """
 
     vertical_flip: bool = True
@@ -31,18 +36,28 @@ class AugmentationConfig:
     contrast: float = 0.2
     brightness: float = 0.05
 
+    def __post_init__(self) -> None:
+        limits = {"degrees": 180.0, "scale": 1.0, "shift": 0.5, "contrast": 0.9, "brightness": 0.5}
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ModelError("augmentation", f"an option is out of range: {name} is 0 to {limit:g}")
+
     @property
     def margin(self) -> float:
-        """How much larger than the crop the source must be, so that a shift or reduction finds real tissue."""
-        return round((1 + self.scale) * (1 + self.shift), 2)
+        """How much larger than the crop the source must be, so that shift and reduction find real tissue."""
+        return round(1 + self.scale + 2 * self.shift, 2)
 
 
-# A whole breast keeps its chest wall at the left and its nipple at the right: it is turned upside down, no more.
+# A whole breast keeps its chest wall at the left and its nipple at the right: turned upside down, no more.
 BREAST_AUGMENTATION = AugmentationConfig(horizontal_flip=False, right_angles=False, degrees=8.0, shift=0.05)
 
 
 def augment(
-    crops: Tensor, extent_mm: Tensor, size: tuple[int, int], config: AugmentationConfig, generator: torch.Generator
+    crops: Tensor,
+    extent_mm: Tensor,
+    size: tuple[int, int],
+    config: AugmentationConfig,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return a random view of each crop, and its extent on the patient.
 
@@ -76,13 +91,9 @@ def augment(
     share_x, share_y = width / crops.shape[3], height / crops.shape[2]
     aspect = width / height
     cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
-    matrix = torch.stack(
-        [
-            torch.stack([flip_x * cosine * share_x, -flip_x * sine * share_x / aspect, 2 * shift_x * share_x], 1),
-            torch.stack([flip_y * sine * share_y * aspect, flip_y * cosine * share_y, 2 * shift_y * share_y], 1),
-        ],
-        dim=1,
-    ).to(device)
+    across = [flip_x * cosine * share_x, -flip_x * sine * share_x / aspect, 2 * shift_x * share_x]
+    down = [flip_y * sine * share_y * aspect, flip_y * cosine * share_y, 2 * shift_y * share_y]
+    matrix = torch.stack([torch.stack(across, 1), torch.stack(down, 1)], dim=1).to(device)
     grid = functional.affine_grid(matrix, [batch, 1, height, width], align_corners=False)
     views = functional.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     gain = (1 + uniform(config.contrast)).to(device).view(-1, 1, 1, 1)

@@ -1,9 +1,10 @@
 """A model on disk: safetensors weights, a JSON card, and the digest that names it everywhere."""
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -124,20 +125,28 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         ModelError: The folder can't be written, or the disk is full.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
+        if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder can't be opened, and the system does without
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
-        raise ModelError(path, f"can't be written ({error.strerror})", "free some space or choose another folder") from error
+        raise ModelError(
+            path, f"can't be written ({error.strerror})", "free some space or choose another folder"
+        ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        # The clean-up must not hide why the writing failed, as in a folder that can't even be looked into.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> str:
@@ -147,10 +156,13 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> st
         The model's digest.
 
     Raises:
-        ModelError: The folder can't be written.
+        ModelError: The folder holds another model, or can't be written.
     """
     weights = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     digest = model_digest(weights, card)
+    # A gallery may be bound to the model that is there: without it, its vectors can't be queried any more.
+    if (folder / CARD_FILE).exists() and read_card(folder)[1] != digest:
+        raise ModelError(folder, "holds another model", "choose another folder, or delete this model first")
     write_atomically(folder / WEIGHTS_FILE, weights)
     content = {"digest": digest, **card.to_dict()}
     write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
@@ -166,16 +178,22 @@ def read_card(folder: Path) -> tuple[ModelCard, str]:
     path = folder / CARD_FILE
     if not path.is_file():
         raise ModelError(
-            folder, f"is no model: it has no {CARD_FILE}", "make one by `mammoseek train` or `mammoseek model pretrained`"
+            folder,
+            f"is no model: it has no {CARD_FILE}",
+            "make one by `mammoseek train` or `mammoseek model pretrained`",
         )
     try:
         values = json.loads(path.read_text("utf-8"))
         written = values["format"]
-        if written != FORMAT:
-            raise ModelError(path, f"is of format {written}, this version reads {FORMAT}", "update mammoseek")
-        return ModelCard.from_dict(values), str(values["digest"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(path, f"is damaged ({type(error).__name__}: {error})", "copy the model again") from error
+        if written == FORMAT:
+            return ModelCard.from_dict(values), str(values["digest"])
+    except MammoseekError as error:
+        raise ModelError(path, f"can't be used by this version ({error})", "update mammoseek") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            path, f"is damaged ({type(error).__name__}: {error})", "copy the model again from its source"
+        ) from error
+    raise ModelError(path, f"is of format {written}, this version reads {FORMAT}", "update mammoseek")
 
 
 def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
@@ -192,7 +210,9 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
     try:
         weights = path.read_bytes()
     except OSError as error:
-        raise ModelError(path, f"can't be read ({error.strerror})", "copy the model again") from error
+        raise ModelError(
+            path, f"can't be read ({error.strerror})", "copy the model again, both files"
+        ) from error
     digest = model_digest(weights, card)
     if digest != claimed:
         raise ModelError(
@@ -204,6 +224,10 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
         state = load(weights)
         network = EmbedderNetwork(card.network, card.heads, pretrained=False)
         network.load_state_dict(state)
-    except (SafetensorError, RuntimeError, ValueError) as error:
-        raise ModelError(path, f"does not hold this network's weights ({error})", "copy the model again") from error
+    except (MammoseekError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            path,
+            f"does not hold this network's weights ({error})",
+            "copy the model again, or update mammoseek and timm",
+        ) from error
     return network.eval(), card, digest

@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 
 from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model
+from embedder.crops import RoiCrop
 from embedder.devices import choose_device
 from embedder.findings import Box
-from embedder.mammogram import Header
+from embedder.header import Header
 from embedder.network import EmbedderNetwork, NetworkConfig
-from embedder.preparation import PreparationConfig, RoiCrop
+from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop, read_rois
 
 Vectors = npt.NDArray[np.float32]
@@ -106,7 +107,13 @@ class Embedder:
     """
 
     def __init__(
-        self, network: EmbedderNetwork, card: ModelCard, digest: str, *, device: str = "auto", batch_size: int = 32
+        self,
+        network: EmbedderNetwork,
+        card: ModelCard,
+        digest: str,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
     ) -> None:
         self.device = choose_device(device)
         self.network = network.eval().to(self.device)
@@ -216,13 +223,19 @@ def pretrained_model(folder: Path, network: NetworkConfig, preparation: Preparat
 
     Args:
         folder: Where to write it.
-        network: What it is made of; its embedding layer is left out, for an untrained one would only blur the features.
+        network: What it is made of; its embedding layer is left out, for an untrained one would only blur the
+            features.
         preparation: What its input looks like.
 
     Returns:
         The model's digest.
+
+    Raises:
+        WeightsError: The backbone or its weights can't be had, or it does not work on crops of this size.
+        ModelError: The folder holds another model, or can't be written.
     """
     network = replace(network, embedding_dimension=None)
     built = EmbedderNetwork(network, {})
+    built.check_input(preparation.height, preparation.width)
     card = ModelCard(network, preparation, {}, built.weights_origin, code_version=code_version())
     return save_model(folder, built.state_dict(), card)

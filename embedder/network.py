@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from embedder.weights import WeightsError, create_backbone
 
-# The height of a finding's crop is told to the network as log2(mm / 50): 50 mm is a usual crop, and a doubling is one step.
+# The height of a finding's crop is told to the network as log2(mm / 50): 50 mm is a usual crop, and a
+# doubling is one step.
 _REFERENCE_MM = 50.0
 
 
@@ -23,7 +24,8 @@ class NetworkConfig:
         weights: Where its first weights come from, see `embedder.weights.create_backbone`.
         grey_stem: Give the backbone one input channel instead of the grey image three times.
         pooling: `average`, or `gem` (generalised mean with a learned exponent; Radenović et al., TPAMI 2019).
-        embedding_dimension: Length of the embedding; None leaves the pooled features as they are (frozen baseline).
+        embedding_dimension: Length of the embedding; None leaves the pooled features as they are (frozen
+            baseline).
         dropout: Share of pooled features dropped before the embedding layer while training.
         batch_norm: Normalise the embedding layer's output over the batch.
         physical_scale: Tell the embedding layer the crop's extent in mm.
@@ -107,13 +109,15 @@ class EmbedderNetwork(nn.Module):
         self.backbone, self.weights_origin = create_backbone(
             config.backbone, config.weights if pretrained else "none", in_channels=channels
         )
-        normalisation = self.backbone.pretrained_cfg
+        normalisation: Mapping[str, Any] = self.backbone.pretrained_cfg  # type: ignore[assignment]
         mean, std = normalisation["mean"], normalisation["std"]
         # One grey image stands for the three colours: each channel keeps its own normalisation.
         if config.grey_stem:
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-        self.register_buffer("mean", torch.tensor(mean).view(1, channels, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, channels, 1, 1), persistent=False)
+        # Saved with the weights: a later timm that reports other figures must not change a trained model's
+        # vectors.
+        self.mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32).view(1, channels, 1, 1))
+        self.std = nn.Buffer(torch.tensor(std, dtype=torch.float32).view(1, channels, 1, 1))
         self.pool: nn.Module | None = GeM() if config.pooling == "gem" else None
         features = self._feature_count()
         if config.embedding_dimension is None:
@@ -123,7 +127,7 @@ class EmbedderNetwork(nn.Module):
             dimension = config.embedding_dimension
             layers: list[nn.Module] = [
                 nn.Dropout(config.dropout),
-                nn.Linear(features + (2 if config.physical_scale else 0), dimension, bias=not config.batch_norm),
+                nn.Linear(features + 2 * config.physical_scale, dimension, bias=not config.batch_norm),
             ]
             if config.batch_norm:
                 layers.append(nn.BatchNorm1d(dimension))
@@ -135,18 +139,46 @@ class EmbedderNetwork(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(10.0)) if self.classes else None
 
     def _feature_count(self) -> int:
-        return int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        backbone: Any = self.backbone
+        return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+    @torch.no_grad()
+    def check_input(self, height: int, width: int) -> None:
+        """Try one blank crop of this size, so that what can't work is told before any image is read.
+
+        Raises:
+            WeightsError: The backbone takes crops of another size only, or can't be pooled as asked.
+        """
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            features = self.pooled(torch.zeros(1, 1, height, width, device=self.mean.device))
+            if features.shape != (1, self._feature_count()):
+                raise ValueError(f"it gives features of shape {tuple(features.shape)}")
+        # Backbones refuse a size in many ways: assertions, shape mismatches deep inside.
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            pooling = " or pooling=average" if self.pool is not None else ""
+            raise WeightsError(
+                self.config.backbone,
+                f"does not work on crops of {height} × {width} pixels with {self.config.pooling} pooling"
+                f" ({reason[0]})",
+                f"set the crop's height and width to what it was trained on{pooling}, or choose another one",
+            ) from error
+        finally:
+            for module in training:
+                module.training = True
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Return the backbone's pooled features (batch, features) of crops (batch, 1, height, width) in [0, 1]."""
+        """Return pooled features (batch, features) of crops (batch, 1, height, width) in [0, 1]."""
         # The grey channel broadcasts against the three means: no copy is made before the normalised one.
         normalised = (images - self.mean) / self.std
         if images.device.type != "mps":
             normalised = normalised.contiguous(memory_format=torch.channels_last)
         if self.pool is None:
-            return self.backbone(normalised)  # type: ignore[no-any-return]
+            return self.backbone(normalised)
         features = self.backbone.forward_features(normalised)  # type: ignore[operator]
-        return self.backbone.forward_head(self.pool(features)[..., None, None])  # type: ignore[operator,no-any-return]
+        return self.backbone.forward_head(self.pool(features)[..., None, None])  # type: ignore[operator]
 
     def forward(self, images: Tensor, extent_mm: Tensor | None = None) -> Output:
         """Embed crops and score every head.
@@ -156,13 +188,13 @@ class EmbedderNetwork(nn.Module):
             extent_mm: (batch,) height of each crop in mm, NaN where unknown; None where all are unknown.
         """
         features = self.pooled(images).float()
-        if self.config.embedding_dimension is not None and self.config.physical_scale:
-            features = torch.cat([features, scale_features(extent_mm, features)], dim=1)
-        embedding = functional.normalize(self.embed(features), dim=1)
-        scale = self.logit_scale
-        logits = {
-            name: head(embedding if scale is None else embedding * scale) for name, head in self.heads.items()
-        }
+        # Mixed precision ends here: distances between unit vectors need more than the eight bits of bfloat16.
+        with torch.autocast(features.device.type, enabled=False):
+            if self.config.embedding_dimension is not None and self.config.physical_scale:
+                features = torch.cat([features, scale_features(extent_mm, features)], dim=1)
+            embedding = functional.normalize(self.embed(features), dim=1)
+            scaled = embedding if self.logit_scale is None else embedding * self.logit_scale
+            logits = {name: head(scaled) for name, head in self.heads.items()}
         return Output(embedding, logits)
 
 

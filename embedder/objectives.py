@@ -1,7 +1,7 @@
-"""What training minimises: cross-entropy per head plus a triplet loss whose positives are other women's findings."""
+"""What training minimises: cross-entropy per head plus a triplet loss between different women's findings."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from pytorch_metric_learning import distances, losses
@@ -9,11 +9,13 @@ from pytorch_metric_learning.utils import loss_and_miner_utils
 from torch import Tensor, nn
 from torch.nn import functional
 
+from embedder.checkpoint import ModelError
 from embedder.network import Output
 
 Miner = Literal["all", "semihard", "hard", "batch-hard"]
 Triplets = tuple[Tensor, Tensor, Tensor]
 
+LOSSES = ("classification", "triplet", "total")
 MISSING = -1  # the label index of a finding whose label is unknown
 
 
@@ -26,9 +28,12 @@ class ObjectiveConfig:
         triplet_weight: Weight of the triplet loss; 0 leaves it out.
         margin: Margin of the triplet loss between cosine distances (Schroff et al., FaceNet, 2015).
         miner: Which triplets count: `all`; `semihard` (negative farther than the positive, but within the
-            margin); `hard` (negative closer than the positive); `batch-hard` (each anchor's farthest positive and
-            nearest negative; Hermans et al., 2017).
+            margin; Schroff et al., 2015); `hard` (negative closer than the positive); `batch-hard` (each
+            anchor's farthest positive and nearest negative; Hermans et al., 2017).
         label_smoothing: Share of the target spread over the other classes.
+
+    Raises:
+        ModelError: An option is out of its range.
     """
 
     classification_weight: float = 1.0
@@ -37,14 +42,29 @@ class ObjectiveConfig:
     miner: Miner = "semihard"
     label_smoothing: float = 0.1
 
+    def __post_init__(self) -> None:
+        checks = {
+            "classification_weight and triplet_weight are 0 or more, and not both 0": min(
+                self.classification_weight, self.triplet_weight
+            )
+            >= 0
+            and self.classification_weight + self.triplet_weight > 0,
+            "margin is above 0 and at most 2": 0 < self.margin <= 2,
+            f"miner is {', '.join(get_args(Miner))}": self.miner in get_args(Miner),
+            "label_smoothing is 0 or more and below 1": 0 <= self.label_smoothing < 1,
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise ModelError("objective", f"an option is out of range: {rule}")
+
 
 def mine_triplets(
     embeddings: Tensor, labels: Tensor, patients: Tensor, miner: Miner, margin: float
 ) -> Triplets:
-    """Choose triplets (anchor, positive, negative) of a batch; the positive is always another woman's finding.
+    """Choose triplets (anchor, positive, negative) of a batch; the positive is another woman's finding.
 
-    Two findings of one woman share film, exposure and anatomy: as a positive pair they would teach the network to recognise
-    the woman. A finding without a label is in no triplet.
+    Two findings of one woman share film, exposure and anatomy: as a positive pair they would teach the
+    network to recognise the woman. A finding without a label is in no triplet.
 
     Args:
         embeddings: (batch, dimension), unit length.
@@ -58,7 +78,9 @@ def mine_triplets(
     """
     anchors, positives, negatives = loss_and_miner_utils.get_all_triplets_indices(labels)
     keep = (
-        (patients[anchors] != patients[positives]) & (labels[anchors] != MISSING) & (labels[negatives] != MISSING)
+        (patients[anchors] != patients[positives])
+        & (labels[anchors] != MISSING)
+        & (labels[negatives] != MISSING)
     )
     anchors, positives, negatives = anchors[keep], positives[keep], negatives[keep]
     if miner == "all" or anchors.numel() == 0:
@@ -73,13 +95,19 @@ def mine_triplets(
 
 
 def _hardest(
-    anchors: Tensor, positives: Tensor, negatives: Tensor, to_positive: Tensor, to_negative: Tensor, batch: int
+    anchors: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    to_positive: Tensor,
+    to_negative: Tensor,
+    batch: int,
 ) -> Triplets:
     """Keep one triplet an anchor: its farthest positive with its nearest negative."""
     farthest = to_positive.new_full((batch,), -torch.inf).scatter_reduce(0, anchors, to_positive, "amax")
     nearest = to_negative.new_full((batch,), torch.inf).scatter_reduce(0, anchors, to_negative, "amin")
     chosen = torch.nonzero((to_positive == farthest[anchors]) & (to_negative == nearest[anchors])).flatten()
-    # Ties leave several triplets of one anchor, which stand together (the library lists them by anchor): keep the first.
+    # Ties leave several triplets of one anchor, which stand together (the library lists them by anchor): keep
+    # the first.
     owner = anchors[chosen]
     first = torch.ones_like(owner, dtype=torch.bool)
     first[1:] = owner[1:] != owner[:-1]

@@ -1,23 +1,24 @@
-"""Read the crops of a manifest's rows: each image once, in worker threads, never more than one a worker in memory."""
+"""Read the crops of a manifest's rows: each image once, in threads, at most one image a thread in memory."""
 
 import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from embedder.crops import RoiCrop, crop_roi, crop_shape
 from embedder.findings import Box
 from embedder.mammogram import Header, read_mammogram
-from embedder.preparation import PreparationConfig, RoiCrop, crop_roi, prepare
+from embedder.preparation import PreparationConfig, PreparationError, prepare
 from errors import MammoseekError
 
-# Crops of a data set stay in memory up to this size; beyond it they lie in a temporary file that the system maps.
+# Crops of a data set stay in memory up to this size; beyond it they lie in a temporary file.
 MEMORY_LIMIT_BYTES = 2 << 30
 
 
@@ -71,18 +72,43 @@ def _crops_of_image(
     spacing_mm: float | None,
     view: str | None,
     margin: float,
+    stated_size: tuple[int, int] | None = None,
 ) -> tuple[list[RoiCrop | MammoseekError], Header]:
+    """Read an image and cut its crops.
+
+    Args:
+        path: The image.
+        boxes: The findings; None for the whole breast.
+        config: The preparation.
+        spacing_mm: See `read_crop`.
+        view: See `read_crop`.
+        margin: See `crop_roi`.
+        stated_size: Rows and columns that the boxes were drawn on.
+
+    Returns:
+        A crop or its error for each box, and the header without the pixels, which would else live as long as
+        it.
+    """
     mammogram = read_mammogram(path)
+    size = (mammogram.rows, mammogram.columns)
+    if stated_size is not None and stated_size != size:
+        raise PreparationError(
+            path,
+            f"it has {size[1]} × {size[0]} pixels, and its boxes are for {stated_size[1]} × {stated_size[0]}",
+            "make the manifest anew from these images, or give the images that it was made from",
+        )
+    header = Header(**{field.name: getattr(mammogram, field.name) for field in fields(Header)})
     prepared = prepare(
         mammogram.pixels, config, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
     )
+    del mammogram
     crops: list[RoiCrop | MammoseekError] = []
     for box in boxes:
         try:
             crops.append(crop_roi(prepared, box, config, margin=margin))
         except MammoseekError as error:
             crops.append(type(error)(path, error.cause, error.remedy))
-    return crops, mammogram
+    return crops, header
 
 
 def row_box(row: pd.Series) -> Box | None:
@@ -92,41 +118,55 @@ def row_box(row: pd.Series) -> Box | None:
     return Box(int(row["x0"]), int(row["y0"]), int(row["x1"]), int(row["y1"]))
 
 
-def _known(value: object) -> object | None:
-    return None if pd.isna(value) else value  # type: ignore[call-overload]
+@dataclass(frozen=True)
+class _Group:
+    """Rows that are cut from one image in one way; what the manifest leaves open is None."""
+
+    path: str
+    spacing_mm: float | None
+    view: str | None
+    stated_size: tuple[int, int] | None
+
+
+def _group_of(row: pd.Series) -> _Group:
+    # The size matters to boxes only: a whole breast is found on any copy of its image.
+    sized = not (pd.isna(row["x0"]) or pd.isna(row["image_rows"]) or pd.isna(row["image_columns"]))
+    return _Group(
+        str(row["path"]),
+        None if pd.isna(row["spacing_mm"]) else float(row["spacing_mm"]),
+        None if pd.isna(row["view"]) else str(row["view"]),
+        (int(row["image_rows"]), int(row["image_columns"])) if sized else None,
+    )
 
 
 def _read_group(
-    path: str, group: pd.DataFrame, positions: list[int], config: PreparationConfig, margin: float
+    group: _Group, positions: list[int], boxes: list[Box | None], config: PreparationConfig, margin: float
 ) -> list[RoiRead]:
-    first = group.iloc[0]
-    spacing, view = _known(first["spacing_mm"]), _known(first["view"])
     try:
         crops, _ = _crops_of_image(
-            Path(path),
-            [row_box(row) for _, row in group.iterrows()],
-            config,
-            float(spacing) if spacing is not None else None,  # type: ignore[arg-type]
-            str(view) if view is not None else None,
-            margin,
+            Path(group.path), boxes, config, group.spacing_mm, group.view, margin, group.stated_size
         )
     except MammoseekError as error:
         return [RoiRead(position, None, str(error)) for position in positions]
     return [
-        RoiRead(position, None, str(crop)) if isinstance(crop, MammoseekError) else RoiRead(position, crop, None)
+        RoiRead(position, None, str(crop))
+        if isinstance(crop, MammoseekError)
+        else RoiRead(position, crop, None)
         for position, crop in zip(positions, crops, strict=True)
     ]
 
 
 def default_workers() -> int:
     """Return how many threads read images unless told otherwise: one a core, eight at most."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return max(
+        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    )
 
 
 def read_rois(
     frame: pd.DataFrame, config: PreparationConfig, *, margin: float = 1.0, workers: int | None = None
 ) -> Iterator[RoiRead]:
-    """Yield the crop of every row, image by image in the manifest's order; a bad image costs its own rows only.
+    """Yield every row's crop, image by image in the manifest's order; a bad image costs its own rows only.
 
     Args:
         frame: A manifest with absolute paths.
@@ -135,17 +175,19 @@ def read_rois(
         workers: Threads that read and prepare images; each holds one full image at a time.
     """
     workers = workers or default_workers()
-    order: dict[str, list[int]] = {}
-    for position, path in enumerate(frame["path"]):
-        order.setdefault(str(path), []).append(position)
+    order: dict[_Group, list[int]] = {}
+    boxes: list[Box | None] = []
+    for position, (_, row) in enumerate(frame.iterrows()):
+        order.setdefault(_group_of(row), []).append(position)
+        boxes.append(row_box(row))
     pending: deque[Future[list[RoiRead]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="mammoseek-read") as pool:
         try:
-            for path, positions in order.items():
-                pending.append(
-                    pool.submit(_read_group, path, frame.iloc[positions], positions, config, margin)
-                )
-                # Crops are small: a few finished images may wait while the network works, so that it never does.
+            for group, positions in order.items():
+                places = [boxes[position] for position in positions]
+                pending.append(pool.submit(_read_group, group, positions, places, config, margin))
+                # Crops are small: a few finished images may wait while the network works, so that it never
+                # does.
                 if len(pending) >= 4 * workers:
                     yield from pending.popleft().result()
             while pending:
@@ -172,12 +214,41 @@ class CropStore:
     failures: list[tuple[str, str]]
 
     def take(self, frame: pd.DataFrame) -> "CropStore":
-        """Return the crops of these rows, which keep the columns that they come with; rows not here are left out."""
+        """Return the crops of these rows, which keep their own columns; rows not here are left out."""
         places = {row_id: place for place, row_id in enumerate(self.frame["row_id"])}
         here = frame[frame["row_id"].isin(places)].reset_index(drop=True)
         chosen = np.array([places[row_id] for row_id in here["row_id"]], np.int64)
-        failures = [failure for failure in self.failures if failure[0] in set(frame["row_id"])]
-        return CropStore(self.pixels[chosen], self.extent_mm[chosen], here, failures)
+        asked = set(frame["row_id"])
+        failures = [failure for failure in self.failures if failure[0] in asked]
+        if np.array_equal(chosen, np.arange(len(self.frame))):
+            return CropStore(self.pixels, self.extent_mm, here, failures)
+        # What did not fit into memory does not fit a second time.
+        shape = (len(chosen), *self.pixels.shape[1:])
+        pixels = _map_file(shape) if isinstance(self.pixels, np.memmap) else np.empty(shape, np.float16)
+        for target, source in enumerate(chosen):
+            pixels[target] = self.pixels[source]
+        return CropStore(pixels, self.extent_mm[chosen], here, failures)
+
+
+def _map_file(shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    """Return a float16 array in an unnamed temporary file, which is gone with it however the process ends.
+
+    Raises:
+        PreparationError: The disk has no room for it.
+    """
+    size = max(1, 2 * int(np.prod(shape)))
+    try:
+        with tempfile.TemporaryFile(prefix="mammoseek-crops-") as file:
+            # Room is claimed now: a mapped file that runs out of disk later ends the process without a word.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float16, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
+    except OSError as error:
+        raise PreparationError(
+            tempfile.gettempdir(),
+            f"has no room for {size / 1e9:.1f} GB of crops ({error.strerror or error})",
+            "free some disk, or name another folder by the environment variable TMPDIR",
+        ) from error
 
 
 def load_crops(
@@ -198,15 +269,13 @@ def load_crops(
         workers: Threads that read images.
         progress: Called with rows done and rows in all.
         memory_limit: Bytes of crops beyond which they go to a temporary file.
+
+    Raises:
+        PreparationError: The disk has no room for that file.
     """
-    shape = (len(frame), round(config.height * margin), round(config.width * margin))
-    pixels: npt.NDArray[np.float16]
-    if int(np.prod(shape)) * 2 > memory_limit:
-        # An unnamed file: it is gone when the last handle closes, however the process ends.
-        with tempfile.TemporaryFile(prefix="mammoseek-crops-") as file:
-            pixels = np.memmap(file, np.float16, "w+", shape=shape)
-    else:
-        pixels = np.empty(shape, np.float16)
+    shape = (len(frame), *crop_shape(config, margin))
+    mapped = 2 * int(np.prod(shape)) > memory_limit
+    pixels = _map_file(shape) if mapped else np.empty(shape, np.float16)
     extent = np.full(len(frame), np.nan, np.float32)
     readable = np.zeros(len(frame), np.bool_)
     failures: list[tuple[str, str]] = []
@@ -219,6 +288,9 @@ def load_crops(
             readable[read.position] = True
         if progress is not None:
             progress(done, len(frame))
-    if readable.all():
-        return CropStore(pixels, extent, frame.reset_index(drop=True), failures)
-    return CropStore(pixels[readable], extent[readable], frame[readable].reset_index(drop=True), failures)
+    # Close the gaps in place: a copy would bring a mapped file into memory.
+    kept = np.flatnonzero(readable)
+    for target, source in enumerate(kept):
+        if target != source:
+            pixels[target] = pixels[source]
+    return CropStore(pixels[: len(kept)], extent[kept], frame.iloc[kept].reset_index(drop=True), failures)

@@ -1,4 +1,4 @@
-"""Which labels can be learned from a manifest, and which of its women train, validate or wait for the test."""
+"""Which labels can be learned, and which of a manifest's women train, validate or wait for the test."""
 
 import warnings
 
@@ -7,27 +7,32 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from embedder.checkpoint import ModelError
-from embedder.findings import DENSITY_SCALES, LABEL_COLUMNS, patient_key
+from embedder.findings import DENSITY_SCALES, LABEL_COLUMNS, SPLITS, patient_key
 
 # A class that only one woman has can't form a positive pair of two women, nor be validated.
 _MINIMUM_WOMEN = 2
 
 
 def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the classes of each label column that can be learned: two classes or more, each of two women or more.
+    """Return the classes of each label column that has at least two, each of two women or more.
 
     Args:
         frame: The rows to learn from.
         columns: The columns asked for; None takes every label column that the manifest has.
 
     Raises:
-        ModelError: A column asked for is not there or can't be learned.
+        ModelError: A column asked for is not there or can't be learned, or none can.
     """
     found: dict[str, tuple[str, ...]] = {}
+    keys = patient_key(frame)
     for column in columns if columns is not None else LABEL_COLUMNS:
         if column not in frame.columns:
-            raise ModelError("manifest", f"has no column {column!r}", f"labels are {', '.join(LABEL_COLUMNS)}")
-        women = patient_key(frame).groupby(frame[column].astype("object")).nunique()
+            if columns is None:
+                continue
+            raise ModelError(
+                "manifest", f"has no column {column!r}", f"labels are {', '.join(LABEL_COLUMNS)}"
+            )
+        women = keys.groupby(frame[column].astype("object")).nunique()
         classes = tuple(sorted(str(term) for term, count in women.items() if count >= _MINIMUM_WOMEN))
         for scale in DENSITY_SCALES:
             if set(classes) <= set(scale):
@@ -35,14 +40,24 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
         if len(classes) >= 2:
             found[column] = classes
         elif columns is not None:
+            counts = ", ".join(f"{term} ({_women(count)})" for term, count in women.items()) or "no labels"
             raise ModelError(
                 "manifest",
-                f"column {column!r} can't be learned: it needs two classes of two women each, it has "
-                + (", ".join(f"{term} ({count} women)" for term, count in women.items()) or "no labels"),
+                f"column {column!r} can't be learned: it has {counts}",
+                "it needs two classes of two women each",
             )
     if not found:
-        raise ModelError("manifest", "no label column has two classes of two women each", "add labels to learn from")
+        raise ModelError(
+            "manifest",
+            f"no label column has two classes of two women each"
+            f" ({len(frame)} rows of {_women(keys.nunique())})",
+            "add women and labels to learn from",
+        )
     return found
+
+
+def _women(count: int) -> str:
+    return f"{count} {'woman' if count == 1 else 'women'}"
 
 
 def split_women(
@@ -50,22 +65,53 @@ def split_women(
 ) -> pd.Series:
     """Return each row's role, `train`, `validation` or `test`, by the manifest's split or at random by woman.
 
-    Rows that the manifest keeps for testing are never used. Where it names no validation rows, a share of the
-    training women is held out at random, stratified by their first label.
+    A woman is in one role with all her rows: a row without a split takes that of her other rows, else it is
+    for training. Where the manifest names no validation rows, a share of the training women is held out at
+    random, stratified by their first label.
+
+    Args:
+        frame: A manifest's rows of one granularity.
+        share: Share of the training women to hold out; 0 for none.
+        seed: Seed of the draw.
+        columns: Label columns that are to be learned, see `label_classes`.
+
+    Raises:
+        ModelError: A woman is in two splits, a split is unknown, or there are too few women to hold some out.
     """
-    roles = frame["split"].astype("object").where(frame["split"].notna(), "train").astype(str)
+    keys = patient_key(frame)
+    split = frame["split"].astype("object")
+    named = split.notna()
+    unknown = sorted(set(split[named]) - set(SPLITS))
+    if unknown:
+        raise ModelError("manifest", f"split {unknown[0]!r} is unknown", f"use {', '.join(SPLITS)}")
+    own = split[named].groupby(keys[named]).unique()
+    for woman, splits in own[own.map(len) > 1].items():
+        raise ModelError(
+            "manifest", f"the woman {woman} is in {' and in '.join(splits)}", "keep her in one split"
+        )
+    roles = split.where(named, keys.map(own.map(lambda splits: splits[0])))
+    roles = roles.where(roles.notna(), "train").astype(str)
     train = roles == "train"
     if share == 0 or (roles == "validation").any() or not train.any():
         return roles
     rows = np.flatnonzero(train)
-    women = patient_key(frame).to_numpy()[rows]
-    labels = next(iter(label_classes(frame.iloc[rows], columns)))
-    strata = frame[labels].astype("object").where(frame[labels].notna(), "unknown").astype(str).to_numpy()[rows]
+    learnable = label_classes(frame.iloc[rows], columns)
+    women = keys.to_numpy()[rows]
+    strata = frame[next(iter(learnable))].astype("object")
+    named_strata = strata.where(strata.notna(), "unknown").astype(str).to_numpy()[rows]
     folds = max(2, min(round(1 / share), len(np.unique(women))))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     # A class smaller than the number of folds is spread as far as it goes, which is all that is asked here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        _, held_out = next(iter(splitter.split(rows, strata, women)))
+        _, held_out = next(iter(splitter.split(rows, named_strata, women)))
     roles.iloc[rows[held_out]] = "validation"
+    try:
+        label_classes(frame[roles == "train"], columns)
+    except ModelError as error:
+        raise ModelError(
+            "manifest",
+            f"has too few women to hold some of them out for validation ({error.cause})",
+            "add women, or set training.validation_share=0",
+        ) from error
     return roles

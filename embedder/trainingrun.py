@@ -1,9 +1,12 @@
-"""The training loop's inside: one network, its optimiser, an epoch of batches, validation, and its state as tensors."""
+"""The training loop's inside: one network, its optimiser, an epoch of batches, validation, and its state."""
 
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -12,32 +15,34 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from embedder.augmentation import AugmentationConfig, augment
+from embedder.checkpoint import ModelError
 from embedder.embedding import embed_pixels
 from embedder.findings import patient_key
 from embedder.network import EmbedderNetwork, NetworkConfig
-from embedder.objectives import MISSING, Objective
+from embedder.objectives import LOSSES, MISSING, Objective
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore
 from embedder.sampling import ClassBatches
-from embedder.training import TrainingConfig
+from embedder.trainingplan import TrainingConfig
 from embedder.trainingstate import TrainingState
 
 # Validation needs no more gallery than this; a larger training set is thinned evenly.
 _VALIDATION_GALLERY = 4096
+_EMBED_ROWS = 256
+_LOOK_EVERY = 16
 
 
 class TrainingRun:
     """One training in progress.
 
-    All randomness of an epoch is seeded from the training's seed and the epoch's number, so that a training that goes on
-    from a saved state draws what it would have drawn without the stop.
+    All randomness of an epoch is seeded from the training's seed and the epoch's number, so that a training
+    that goes on from a saved state draws what it would have drawn without the stop.
 
     Args:
+        network: The network to train, see `new_network`.
         crops: The rows' crops, enlarged by the augmentation's margin; the frame has a column `role`.
-        heads: The classes of each head.
         triplet_labels: Columns on which triplets are formed; the first fills the batches.
-        network: What the network is made of.
-        preparation: What its input looks like.
+        preparation: What the network's input looks like.
         training: How it is trained.
         augmentation: How crops are varied.
         device: Where to compute.
@@ -45,10 +50,9 @@ class TrainingRun:
 
     def __init__(
         self,
+        network: EmbedderNetwork,
         crops: CropStore,
-        heads: Mapping[str, tuple[str, ...]],
         triplet_labels: tuple[str, ...],
-        network: NetworkConfig,
         preparation: PreparationConfig,
         training: TrainingConfig,
         augmentation: AugmentationConfig,
@@ -56,17 +60,18 @@ class TrainingRun:
     ) -> None:
         self.crops, self.training, self.augmentation, self.device = crops, training, augmentation, device
         self.size = (preparation.height, preparation.width)
-        torch.manual_seed(training.seed)
-        self.network = EmbedderNetwork(network, heads).to(device)
+        self.network = network.to(device)
         if device.type != "mps":
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = self.network.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.network) if training.compile else self.network
+        heads = network.classes
         frame = crops.frame
         self.labels = {name: _codes(frame[name], classes) for name, classes in heads.items()}
         _, patients = np.unique(patient_key(frame).to_numpy().astype(str), return_inverse=True)
         self.patients = patients.astype(np.int64)
         role = frame["role"].to_numpy()
-        self.train_rows, self.validation_rows = np.flatnonzero(role == "train"), np.flatnonzero(role == "validation")
+        self.train_rows = np.flatnonzero(role == "train")
+        self.validation_rows = np.flatnonzero(role == "validation")
         self.batches = ClassBatches(
             self.labels[triplet_labels[0]][self.train_rows],
             self.patients[self.train_rows],
@@ -89,10 +94,20 @@ class TrainingRun:
             weight_decay=training.weight_decay,
         )
         bfloat16 = training.precision == "bfloat16" or (
-            training.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+            training.precision == "auto"
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         self.best: dict[str, Tensor] = {}
+
+    @staticmethod
+    def new_network(
+        config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], seed: int
+    ) -> EmbedderNetwork:
+        """Make the network of a training, its new layers started from the seed."""
+        torch.manual_seed(seed)
+        return EmbedderNetwork(config, heads)
 
     def _class_weights(self, heads: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
         if self.training.balance != "weights":
@@ -106,7 +121,7 @@ class TrainingRun:
         return weights
 
     def _open_layers(self, epoch: int) -> None:
-        """Let the layers of this epoch learn, from the backbone's end backwards, and set the batch norms' mode."""
+        """Let this epoch's layers learn, the backbone's last ones first, and set the batch norms' mode."""
         mode = self.training.trainable
         if mode == "all":
             count = len(self.groups)
@@ -120,45 +135,66 @@ class TrainingRun:
         self.network.train()
         for module in self.network.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                own = [p for p in module.parameters(recurse=False)]
+                own = list(module.parameters(recurse=False))
                 trains = self.training.backbone_norm == "batch" and (not own or id(own[0]) in opened)
                 module.train(trains)
 
-    def train_epoch(self, epoch: int, progress: Callable[[int, int, int], None] | None = None) -> dict[str, float]:
+    def train_epoch(
+        self, epoch: int, progress: Callable[[int, int, int], None] | None = None
+    ) -> dict[str, float]:
         """Train one epoch and return the mean of each loss.
 
         Args:
             epoch: Its number, from 0.
             progress: Called with epoch, batches done and batches in the epoch.
         """
-        torch.manual_seed(self.training.seed * 1_000_003 + epoch)
-        generator = torch.Generator().manual_seed(self.training.seed * 1_000_003 + epoch)
+        seed = self.training.seed * 1_000_003 + epoch
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         self._open_layers(epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = self.training.rate(epoch) * group["share"]
-        sums: dict[str, float] = {}
-        for number, local in enumerate(self.batches.epoch(epoch), start=1):
-            rows = self.train_rows[local]
-            images = torch.from_numpy(self.crops.pixels[rows]).to(self.device).float().unsqueeze(1)
-            extent = torch.from_numpy(self.crops.extent_mm[rows]).to(self.device)
-            with torch.no_grad():
-                images, extent = augment(images, extent, self.size, self.augmentation, generator)
-            labels = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self.labels.items()}
-            patients = torch.from_numpy(self.patients[rows]).to(self.device)
+        sums = dict.fromkeys(LOSSES, torch.zeros((), device=self.device))
+        # On a GPU, the fastest convolutions do not give the same sums twice.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            for number, local in enumerate(self.batches.epoch(epoch), start=1):
+                losses = self._step(self.train_rows[local], generator)
+                sums = {name: total + losses[name].detach() for name, total in sums.items()}
+                # To look at a loss waits for the GPU: once in a while is often enough.
+                if number % _LOOK_EVERY == 0 or number == len(self.batches):
+                    _refuse_nan(sums, epoch, number)
+                if progress is not None:
+                    progress(epoch, number, len(self.batches))
+        return {name: float(total) / len(self.batches) for name, total in sums.items()}
+
+    def _step(self, rows: npt.NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Train on one batch and return its losses."""
+        images = torch.from_numpy(self.crops.pixels[rows]).to(self.device).float().unsqueeze(1)
+        extent = torch.from_numpy(self.crops.extent_mm[rows]).to(self.device)
+        with torch.no_grad():
+            images, extent = augment(images, extent, self.size, self.augmentation, generator)
+        labels = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self.labels.items()}
+        patients = torch.from_numpy(self.patients[rows]).to(self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
             with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
                 output = self.forward(images, extent)
             losses = self.objective(output, labels, patients)
-            self.optimiser.zero_grad(set_to_none=True)
             losses["total"].backward()
-            self.optimiser.step()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss.detach())
-            if progress is not None:
-                progress(epoch, number, len(self.batches))
-        return {name: total / len(self.batches) for name, total in sums.items()}
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                "training",
+                f"torch.compile does not work on this machine ({reason[0]})",
+                "install a C++ compiler, or set training.compile=false",
+            ) from error
+        self.optimiser.step()
+        return losses
 
     def validate(self) -> dict[str, float]:
-        """Return MAP@R of the held-out women's findings among the training women's, by label; empty without any."""
+        """Return MAP@R of the held-out women's rows among the training women's, by label; empty without."""
         if self.validation_rows.size == 0:
             return {}
         step = max(1, -(-len(self.train_rows) // _VALIDATION_GALLERY))
@@ -174,7 +210,9 @@ class TrainingRun:
             if not known_queries.any():
                 continue
             calculator = AccuracyCalculator(
-                include=("mean_average_precision_at_r",), k="max_bin_count", knn_func=CustomKNN(CosineSimilarity())
+                include=("mean_average_precision_at_r",),
+                k="max_bin_count",
+                knn_func=CustomKNN(CosineSimilarity()),
             )
             found = calculator.get_accuracy(
                 vectors["queries"][known_queries],
@@ -189,8 +227,17 @@ class TrainingRun:
         """Embed the middle of the enlarged crops: what the preparation alone would have cut."""
         height, width = self.size
         top, left = (self.crops.pixels.shape[1] - height) // 2, (self.crops.pixels.shape[2] - width) // 2
-        middle = self.crops.pixels[rows, top : top + height, left : left + width]
-        return embed_pixels(self.network.eval(), middle, self.crops.extent_mm[rows], self.device)
+        self.network.eval()
+        parts = [
+            embed_pixels(
+                self.network,
+                self.crops.pixels[part, top : top + height, left : left + width],
+                self.crops.extent_mm[part],
+                self.device,
+            )
+            for part in np.array_split(rows, -(-len(rows) // _EMBED_ROWS))
+        ]
+        return np.concatenate(parts)
 
     def keep(self) -> None:
         """Remember the network as it is now as the best."""
@@ -204,27 +251,42 @@ class TrainingRun:
             tensors |= {f"optimiser.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         return tensors
 
-    def restore(self, state: TrainingState) -> list[dict[str, object]]:
+    def restore(self, state: TrainingState) -> list[dict[str, Any]]:
         """Take up a saved state and return its history."""
         self.network.load_state_dict(_strip(state.tensors, "network."))
         self.best = _strip(state.tensors, "best.")
         saved = self.optimiser.state_dict()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in _strip(state.tensors, "optimiser.").items():
             index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
+            # Laid out in memory as it was: the same sums in another order round differently.
+            like = parameters[int(index)]
+            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape and value.ndim else value
+            slots.setdefault(int(index), {})[slot] = laid
         self.optimiser.load_state_dict({**saved, "state": slots})
         return state.history
+
+
+def _refuse_nan(sums: Mapping[str, Tensor], epoch: int, batch: int) -> None:
+    broken = [name for name, total in sums.items() if not math.isfinite(float(total))]
+    if broken:
+        raise ModelError(
+            "training",
+            f"the {broken[0]} loss is not a number any more in epoch {epoch + 1}, at batch {batch}",
+            "the epochs before it are kept; train into another folder with a lower training.learning_rate,"
+            " or with training.precision=float32",
+        )
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _codes(column: object, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+def _codes(column: "pd.Series[Any]", classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return class indices of a label column, MISSING where unknown or not among the classes."""
     places = {term: code for code, term in enumerate(classes)}
-    return np.array([places.get(str(term), MISSING) for term in column], np.int64)  # type: ignore[attr-defined]
+    return np.array([places.get(str(term), MISSING) for term in column], np.int64)
 
 
 def _backbone_groups(network: EmbedderNetwork) -> list[list[nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""What a stopped training goes on from: one safetensors file, replaced after every epoch, its plan beside it."""
+"""What a stopped training goes on from: a safetensors file, replaced after every epoch."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,20 @@ class TrainingState:
         self.history = history
 
 
-def save_state(folder: Path, plan: dict[str, Any], tensors: Mapping[str, Tensor], history: list[dict[str, Any]]) -> None:
+def claim_folder(folder: Path) -> None:
+    """Make the folder and try to write into it, before an epoch is spent on a state that can't be kept.
+
+    Raises:
+        ModelError: The folder can't be written.
+    """
+    probe = folder / f".{STATE_FILE}.probe"
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
+def save_state(
+    folder: Path, plan: Mapping[str, Any], tensors: Mapping[str, Tensor], history: list[dict[str, Any]]
+) -> None:
     """Write the state of a training in one atomic step.
 
     Raises:
@@ -38,7 +51,7 @@ def save_state(folder: Path, plan: dict[str, Any], tensors: Mapping[str, Tensor]
     write_atomically(folder / STATE_FILE, content)
 
 
-def load_state(folder: Path, plan: dict[str, Any]) -> TrainingState | None:
+def load_state(folder: Path, plan: Mapping[str, Any]) -> TrainingState | None:
     """Read the state of a stopped training of this plan; None where there is none.
 
     Raises:
@@ -50,14 +63,14 @@ def load_state(folder: Path, plan: dict[str, Any]) -> TrainingState | None:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            written, history = json.loads(metadata["plan"]), json.loads(metadata["history"])
+            written, history = dict(json.loads(metadata["plan"])), list(json.loads(metadata["history"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ModelError(path, f"the stopped training can't be read ({error})", "delete this file to begin anew") from error
-    # Compared as JSON, in which tuples are lists on both sides.
-    expected = json.loads(json.dumps(plan))
-    if written != expected:
-        changed = [name for name in expected if written.get(name) != expected[name]]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(
+            path, f"the stopped training can't be read ({error})", "delete this file to begin anew"
+        ) from error
+    changed = changed_parts(written, plan)
+    if changed:
         raise ModelError(
             folder,
             f"holds a stopped training with another {', '.join(changed)}",
@@ -66,6 +79,17 @@ def load_state(folder: Path, plan: dict[str, Any]) -> TrainingState | None:
     return TrainingState(tensors, history)
 
 
+def changed_parts(written: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Return the names of the plan's parts that differ from what was written, compared as JSON.
+
+    >>> changed_parts({"seed": 1, "heads": ["a"]}, {"seed": 2, "heads": ("a",)})
+    ['seed']
+    """
+    expected, found = json.loads(json.dumps(plan)), json.loads(json.dumps(written))
+    return [name for name in expected if found.get(name) != expected[name]]
+
+
 def remove_state(folder: Path) -> None:
-    """Delete the state once the model is written."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
+    """Delete the state once the model is written, and what a kill in the middle of writing it left behind."""
+    for path in (folder / STATE_FILE, *folder.glob(f".{STATE_FILE}.*")):
+        path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Self
 
 from index import GalleryError
 
@@ -26,7 +27,9 @@ def storage_error(path: Path, error: OSError) -> GalleryError:
         return GalleryError(path, "the disk is full", "free some space and try again: nothing that was stored is lost")
     if error.errno == errno.EFBIG:
         return GalleryError(
-            path, "the file would be larger than this system allows", "raise the limit (`ulimit -f`) and try again"
+            path,
+            "the file would be larger than this system allows",
+            "raise the limit (`ulimit -f`) and try again",
         )
     if error.errno in _NO_PERMISSION:
         reason = os.strerror(error.errno or 0).lower()
@@ -44,9 +47,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder where it is not there, durably."""
+    """Create a folder where it is not there, durably, and its parents likewise."""
     if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
@@ -61,7 +65,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        # A link that somebody left under this name must not lead the bytes elsewhere.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             rest = memoryview(data)
             while rest:
@@ -69,7 +74,7 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -80,8 +85,8 @@ def write_whole(path: Path, data: bytes) -> None:
 class WriterLock:
     """The right to write to a gallery, held by one process at a time.
 
-    The kernel drops the lock when its holder dies, so a killed writer never blocks the next one. The file itself
-    stays; what it says is only for the message that a refused writer gets.
+    The kernel drops the lock when its holder dies, so a killed writer never blocks the next one. The file
+    itself stays; what it says is only for the message that a refused writer gets.
 
     Args:
         path: The lock file.
@@ -98,7 +103,7 @@ class WriterLock:
             GalleryError: Another writer holds it, or the folder can't be written.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise storage_error(self._path.parent, error) from error
         try:
@@ -125,6 +130,13 @@ class WriterLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
 
     @staticmethod
     def _owner(descriptor: int) -> str:

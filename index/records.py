@@ -1,5 +1,6 @@
 """Case records as plain typed columns, and back to a table: what a segment stores of each finding."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,14 +14,16 @@ from index import GalleryError
 Kind = Literal["text", "integer", "number", "boolean"]
 
 REQUIRED_COLUMNS = ("row_id", "granularity", "patient_id", "dataset")
-"""Columns that every record has, with a value in every row: without them no woman can be kept from herself."""
+"""Columns that every record has, whole: without them no woman can be kept from herself."""
 
 ANSWER_FIELDS = ("rank", "similarity", "box")
 """Names that an answer gives to a neighbour, and so can't be columns."""
 
 LONGEST_TEXT = 65_536
-"""Bytes of UTF-8 that one cell may hold. Cells are stored at a fixed width: one huge cell would inflate its column."""
+"""Bytes of UTF-8 in one cell. Cells are stored at a fixed width: one huge cell would inflate its column."""
 
+# A slash or a zero byte means something else to HDF5, and half a surrogate pair is no UTF-8.
+_NAME = re.compile(r"[^/\0\ud800-\udfff]+")
 _STORED: dict[Kind, Any] = {"text": object, "integer": np.int64, "number": np.float64, "boolean": np.bool_}
 _FILL: dict[Kind, Any] = {"text": "", "integer": 0, "number": np.nan, "boolean": False}
 # pandas 3 has a text type of its own; pandas 2 keeps text as objects.
@@ -33,12 +36,12 @@ class Column:
 
     Attributes:
         kind: What its values are.
-        values: (n,) objects of str, int64, float64 or bool; a filler where missing.
+        cells: (n,) objects of str, int64, float64 or bool; a filler where missing.
         missing: (n,) bool.
     """
 
     kind: Kind
-    values: npt.NDArray[Any]
+    cells: npt.NDArray[Any]
     missing: npt.NDArray[np.bool_]
 
     @property
@@ -60,35 +63,60 @@ def to_columns(records: pd.DataFrame, subject: object) -> Columns:
     Raises:
         GalleryError: A column that can't be stored, or a required one that is not whole.
     """
-    absent = [name for name in REQUIRED_COLUMNS if name not in records.columns]
-    if absent:
-        raise GalleryError(subject, f"the records have no column {', '.join(absent)}")
     if records.columns.has_duplicates:
         raise GalleryError(subject, "the records have two columns of the same name")
     columns = {}
     for name in records.columns:
-        if not isinstance(name, str) or not name or "/" in name or "\0" in name or set(name) == {"."}:
+        if not isinstance(name, str) or not name or not _NAME.fullmatch(name) or set(name) == {"."}:
             raise GalleryError(subject, f"{name!r} can't be the name of a column")
         if name in ANSWER_FIELDS:
             raise GalleryError(subject, f"the column {name!r} has a name that answers use", "rename it")
-        columns[name] = _to_column(records[name], name, subject)
+        columns[name] = to_column(records[name], name, subject)
+        _check_text(columns[name], name, subject)
+    check_required(columns, subject)
+    return columns
+
+
+def check_required(columns: Columns, subject: object) -> None:
+    """Refuse records in which a required column is not there, is no text, or has a gap.
+
+    Raises:
+        GalleryError: There is one.
+    """
+    absent = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if absent:
+        raise GalleryError(subject, f"the records have no column {', '.join(absent)}")
     for name in REQUIRED_COLUMNS:
         column = columns[name]
-        lacking = column.missing | (column.values == "")
-        if column.kind != "text" or lacking.any():
+        lacking = column.missing | (column.cells == "")
+        if column.known and column.kind != "text":
+            raise GalleryError(subject, f"{name} must be a text, and it is of kind {column.kind}", "write it as a text")
+        if lacking.any():
             first = int(np.argmax(lacking)) + 1
             raise GalleryError(
-                subject, f"{name} must be a text in every row, and row {first} has none", "complete the manifest"
+                subject,
+                f"{name} must be a text in every row, and row {first} has none",
+                "complete the manifest",
             )
-    return columns
+
+
+def clashing_column(parts: Sequence[Columns]) -> str | None:
+    """Return a column whose values are of kinds that can't stand in one table, None where all can."""
+    names = dict.fromkeys(name for columns in parts for name in columns)
+    return next((n for n in names if common_kind([c[n] for c in parts if n in c]) is None), None)
 
 
 def to_frame(parts: Sequence[tuple[int, Columns]]) -> pd.DataFrame:
     """Join the columns of several parts into one table; a part without a column has it missing.
 
     Args:
-        parts: Number of rows and columns of each part.
+        parts: Number of rows and columns of each part; of kinds that don't clash, see `clashing_column`.
+
+    Returns:
+        One row per finding; the required columns at least, even where there is no part.
     """
+    if not parts:
+        return pd.DataFrame({name: pd.Series([], dtype=_TEXT_DTYPE) for name in REQUIRED_COLUMNS})
     table = {}
     names = dict.fromkeys(name for _, columns in parts for name in columns)
     for name in names:
@@ -114,52 +142,71 @@ def common_kind(columns: Sequence[Column]) -> Kind | None:
 
 
 def patient_keys(records: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Return each row's woman as `dataset/patient_id`, for a patient id is unique only within its data set."""
+    """Return each row's woman as `dataset/patient_id`: a patient id is unique within its data set only."""
     datasets, patients = records["dataset"].astype(object), records["patient_id"].astype(object)
     return np.array([f"{d}/{p}" for d, p in zip(datasets, patients, strict=True)], dtype=object)
 
 
-def _to_column(series: pd.Series, name: str, subject: object) -> Column:
+def to_column(series: pd.Series, name: str, subject: object) -> Column:
+    """Return one column of a table in its plain type.
+
+    Raises:
+        GalleryError: It holds values of several kinds, or of none that is known.
+    """
     missing = series.isna().to_numpy(dtype=np.bool_)
-    kind = _kind(series, missing, name, subject)
+    known = series[~missing].to_numpy(dtype=object)
+    kind = _kind(series.dtype, known, name, subject)
     values = np.full(len(series), _FILL[kind], dtype=_STORED[kind])
-    values[~missing] = series[~missing].to_numpy(dtype=object)
+    try:
+        values[~missing] = known
+    except OverflowError as error:
+        raise GalleryError(subject, f"the column {name} holds a number that is too large to store") from error
     if kind == "number" and np.isinf(values).any():
         raise GalleryError(subject, f"the column {name} holds an infinite number", "leave the cell empty")
-    if kind == "text":
-        for text in values:
-            try:
-                size = len(text.encode("utf-8"))
-            except UnicodeEncodeError as error:
-                raise GalleryError(subject, f"the column {name} holds {text!r}, which is no Unicode text") from error
-            if size > LONGEST_TEXT or "\0" in text:
-                cause = "a zero byte" if "\0" in text else f"a text of {size} bytes"
-                raise GalleryError(subject, f"the column {name} holds {cause}", f"the limit is {LONGEST_TEXT} bytes")
     return Column(kind, values, missing)
 
 
-def _kind(series: pd.Series, missing: npt.NDArray[np.bool_], name: str, subject: object) -> Kind:
-    if pd.api.types.is_bool_dtype(series.dtype):
+def _check_text(column: Column, name: str, subject: object) -> None:
+    if column.kind != "text":
+        return
+    for text in column.cells:
+        try:
+            size = len(text.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise GalleryError(subject, f"the column {name} holds {text!r}, which is no Unicode text") from error
+        if "\0" in text:
+            raise GalleryError(subject, f"the column {name} holds a zero byte", "take it out")
+        if size > LONGEST_TEXT:
+            raise GalleryError(
+                subject,
+                f"the column {name} holds a text of {size} bytes",
+                f"the limit is {LONGEST_TEXT} bytes",
+            )
+
+
+def _kind(dtype: Any, known: npt.NDArray[np.object_], name: str, subject: object) -> Kind:
+    if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
-    if pd.api.types.is_integer_dtype(series.dtype):
+    if pd.api.types.is_integer_dtype(dtype):
         return "integer"
-    if pd.api.types.is_float_dtype(series.dtype):
+    if pd.api.types.is_float_dtype(dtype):
         return "number"
-    values = series[~missing].to_numpy(dtype=object)
-    if all(isinstance(value, str) for value in values):
+    if all(isinstance(value, str) for value in known):
         return "text"
-    if all(isinstance(value, bool | np.bool_) for value in values):
+    truths = [isinstance(value, bool | np.bool_) for value in known]
+    if all(truths):
         return "boolean"
-    if all(isinstance(value, int | float | np.integer | np.floating) for value in values):
-        whole = all(isinstance(value, int | np.integer) for value in values)
-        return "integer" if whole and all(-(2**63) <= value < 2**63 for value in values) else "number"
+    # Python counts a truth value among the integers; here the two are different things.
+    if not any(truths) and all(isinstance(value, int | float | np.integer | np.floating) for value in known):
+        whole = all(isinstance(value, int | np.integer) for value in known)
+        return "integer" if whole and all(-(2**63) <= value < 2**63 for value in known) else "number"
     raise GalleryError(subject, f"the column {name} holds values that are neither all text nor all numbers")
 
 
 def _as_kind(column: Column | None, kind: Kind, rows: int) -> npt.NDArray[Any]:
     if column is None or not column.known:
         return np.full(rows, _FILL[kind], dtype=_STORED[kind])
-    values = column.values.astype(_STORED[kind])
+    values = column.cells.astype(_STORED[kind])
     values[column.missing] = _FILL[kind]
     return values
 

@@ -4,9 +4,11 @@ Layout of the file, and of nothing else that may stand in it:
 
 - attribute `format` (int64) of the root;
 - `vectors`: float32 (rows, dimension), contiguous;
-- `records/<column>`: (rows,) of fixed-width UTF-8 text, int64, float64 or uint8 (a truth value), in the table's order;
+- `records/<column>`: (rows,) of fixed-width UTF-8 text, int64, float64 or uint8 (a truth value), in the
+  table's order;
 - `missing/<column>`: uint8 (rows,), 1 where a text, int64 or uint8 is missing (a float64 says it by NaN);
-- `thumbnails/bytes`: uint8, all PNG files one after the other, and `thumbnails/ends`: int64 (rows,), where each ends.
+- `thumbnails/bytes`: uint8, all PNG files one after the other, and `thumbnails/ends`: int64 (rows,), where
+  each ends.
 
 Bytes are digested before they are parsed, and the same bytes are parsed: a file is read once.
 """
@@ -107,9 +109,11 @@ class _Checked:
     subject: object
 
     def fail(self, cause: str) -> GalleryError:
-        return GalleryError(self.subject, f"the segment is damaged or not of mammoseek: {cause}", "restore it from a copy")
+        return GalleryError(
+            self.subject, f"the segment is damaged or not of mammoseek: {cause}", "restore it from a copy"
+        )
 
-    def member(self, group: h5py.Group, name: str, kind: type) -> Any:
+    def member(self, group: h5py.Group, name: str, kind: Any) -> Any:
         # Soft and external links could lead to any file of this machine.
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise self.fail(f"{name} is a link")
@@ -125,7 +129,9 @@ class _Checked:
         plain = dataset.chunks is None and not dataset.is_virtual and not dataset.external
         if not plain or dataset.id.get_create_plist().get_layout() == h5py.h5d.CHUNKED:
             raise self.fail(f"{name} is not stored in one piece")
-        fits = len(dataset.shape) == len(shape) and all(w in (None, s) for s, w in zip(dataset.shape, shape, strict=True))
+        fits = len(dataset.shape) == len(shape) and all(
+            w in (None, s) for s, w in zip(dataset.shape, shape, strict=True)
+        )
         kind = "S" if dtype == "S" and dataset.dtype.kind == "S" else str(dataset.dtype)
         if kind != dtype or not fits:
             raise self.fail(f"{name} is {dataset.dtype} {dataset.shape}")
@@ -142,6 +148,8 @@ def _decode(file: h5py.File, checked: _Checked, rows: int, dimension: int, thumb
     if unknown := set(file) - _GROUPS - {"vectors"}:
         raise checked.fail(f"it holds {sorted(unknown)[0]!r}")
     vectors = checked.read(file, "vectors", "float32", (rows, dimension))
+    if not np.isfinite(vectors).all():
+        raise checked.fail("a vector is not finite")
     records = checked.member(file, "records", h5py.Group)
     missing = checked.member(file, "missing", h5py.Group)
     columns: Columns = {name: _decode_column(checked, records, missing, name, rows) for name in records}
@@ -164,10 +172,10 @@ def _decode(file: h5py.File, checked: _Checked, rows: int, dimension: int, thumb
 
 def _encode_column(column: Column) -> npt.NDArray[Any]:
     if column.kind == "text":
-        encoded = [text.encode("utf-8") for text in column.values]
+        encoded = [text.encode("utf-8") for text in column.cells]
         width = max(1, max(map(len, encoded), default=1))
         return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
-    return column.values.astype(np.uint8) if column.kind == "boolean" else column.values
+    return column.cells.astype(np.uint8) if column.kind == "boolean" else column.cells
 
 
 def _decode_column(checked: _Checked, records: h5py.Group, missing: h5py.Group, name: str, rows: int) -> Column:
@@ -192,5 +200,5 @@ def select(segment: Segment, rows: Sequence[int] | npt.NDArray[np.int64]) -> Seg
     """Return some rows of a segment."""
     chosen = np.asarray(rows, dtype=np.int64)
     pictures = None if segment.thumbnails is None else tuple(segment.thumbnails[int(row)] for row in chosen)
-    columns = {name: Column(c.kind, c.values[chosen], c.missing[chosen]) for name, c in segment.columns.items()}
+    columns = {name: Column(c.kind, c.cells[chosen], c.missing[chosen]) for name, c in segment.columns.items()}
     return Segment(segment.vectors[chosen], columns, pictures)

@@ -1,0 +1,182 @@
+"""Cross-validation by woman on mini-MIAS: the fine-tuned embedder against the frozen ImageNet backbone, same folds.
+
+    python -m benchmarks.cross_validation --data path/to/mini-mias
+
+In each fold the queries are the test women's and the gallery is the training women's, both embedded by that fold's
+model. Writes a scorecard for each run, their paired comparison, and one table of all figures
+(`mini-mias.csv`) to benchmarks/results. mini-MIAS is for research only; the figures hold no image.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from classifiers.comparison import Comparison, compare_folds
+from classifiers.crossvalidation import CrossValidation, cross_validate
+from classifiers.scorecard import Scorecard
+from embedder.datasets import read_dataset
+from embedder.findings import GRANULARITIES
+from embedder.recipe import Recipe
+from errors import MammoseekError
+
+RESULTS = Path(__file__).parent / "results"
+PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
+
+
+def main() -> None:
+    """Run the benchmark and write its tables."""
+    arguments = _parse()
+    try:
+        run(arguments)
+    except MammoseekError as error:
+        sys.exit(f"Error: {error}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Cross-validate both runs of each granularity and write what they give.
+
+    Args:
+        arguments: As `_parse` gives them.
+    """
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    place = arguments.data or next((place for place in PLACES if place.is_dir()), None)
+    if place is None:
+        raise MammoseekError("mini-MIAS", "is not here", "name its folder by --data")
+    frame = read_dataset("mini-mias", place).frame
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for granularity in arguments.granularity:
+        recipe = Recipe.default(granularity).with_settings(arguments.settings)
+        runs: dict[str, CrossValidation] = {}
+        for name, frozen in (("frozen", True), ("fine-tuned", False)):
+            start = time.monotonic()
+            work = arguments.work / f"{granularity}-{name}" if arguments.work else None
+            runs[name] = cross_validate(
+                frame,
+                recipe,
+                folds=arguments.folds,
+                frozen=frozen,
+                work=work,
+                resamples=arguments.resamples,
+                seed=arguments.seed,
+                progress=_progress(f"{granularity}, {name}"),
+            )
+            minutes = (time.monotonic() - start) / 60
+            stem = arguments.output / f"mini-mias-{granularity}-{name}"
+            _write(stem, runs[name].scorecard, f"{minutes:.1f} minutes on {machine()}")
+            rows += _scorecard_rows(granularity, name, runs[name].scorecard)
+        fine, frozen_run = runs["fine-tuned"], runs["frozen"]
+        comparison = compare_folds(
+            fine.folds,
+            frozen_run.folds,
+            {
+                **fine.scorecard.context,
+                "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}; the same folds for both runs",
+                "model_digests": [
+                    *fine.scorecard.context["model_digests"],
+                    *frozen_run.scorecard.context["model_digests"],
+                ],
+            },
+            a="fine-tuned",
+            b="frozen",
+            resamples=arguments.resamples,
+            seed=arguments.seed,
+        )
+        _write(arguments.output / f"mini-mias-{granularity}-comparison", comparison, machine())
+        rows += _comparison_rows(granularity, comparison)
+        print(comparison.to_text())
+    pd.DataFrame(rows).to_csv(arguments.output / "mini-mias.csv", index=False, float_format="%.4f")
+
+
+def machine() -> str:
+    """Return what the figures were computed on: processor, cores, threads, versions."""
+    name = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _cpuinfo()
+            if line.startswith("model name") and line.split(":", 1)[1].strip() != "unknown"
+        ),
+        platform.processor() or platform.machine(),
+    )
+    chip = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {chip},"
+        f" Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text("utf-8").splitlines() if path.is_file() else []
+
+
+def _progress(label: str):  # type: ignore[no-untyped-def]
+    last = [""]
+
+    def show(done: int, total: int, what: str = "Reading") -> None:
+        # One line a stage: benchmarks are watched through a log more often than at a terminal.
+        if what != last[0]:
+            last[0] = what
+            print(f"{label}: {what}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _write(stem: Path, outcome: Scorecard | Comparison, cost: str) -> None:
+    outcome.save(stem.with_suffix(".json"))
+    stem.with_suffix(".txt").write_text(f"{outcome.to_text()}\n\ncost       {cost}\n", encoding="utf-8")
+
+
+def _scorecard_rows(granularity: str, run: str, scorecard: Scorecard) -> Iterator[dict[str, Any]]:
+    for label, target in scorecard.targets.items():
+        parts = {"retrieval": target.scores.retrieval, **target.scores.classification}
+        for part, scores in parts.items():
+            for score, estimate in scores.items():
+                yield _row(granularity, run, label, part, score, estimate)
+
+
+def _comparison_rows(granularity: str, comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for label, parts in comparison.differences.items():
+        for part, scores in parts.items():
+            for score, estimate in scores.items():
+                yield _row(granularity, "fine-tuned minus frozen", label, part, score, estimate)
+
+
+def _row(granularity: str, run: str, label: str, part: str, score: str, estimate: Any) -> dict[str, Any]:
+    return {
+        "granularity": granularity,
+        "run": run,
+        "label": label,
+        "part": part,
+        "score": score,
+        **{name: getattr(estimate, name) for name in ("value", "low", "high", "items", "women")},
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
+    parser.add_argument("--granularity", nargs="+", choices=GRANULARITIES, default=list(GRANULARITIES))
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of folds, training and resamples")
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--work", type=Path, help="folder that keeps finished folds, to go on after a stop")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Classify a finding by a gallery of other women's: a kNN vote and a linear head, side by side."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from classifiers import ClassificationError
+from classifiers.fitted import ClassifierConfig, FittedClassifiers, fit_classifiers
+from classifiers.labels import Array
+
+_UNIT_TOLERANCE = 1e-3  # of a vector's length
+
+
+class Identity(Protocol):
+    """What a gallery is bound to."""
+
+    @property
+    def model_digest(self) -> str:
+        """The checkpoint that made its vectors."""
+
+    @property
+    def preparation_digest(self) -> str:
+        """The preparation that its pixels went through."""
+
+
+class CaseGallery(Protocol):
+    """What is asked of a gallery: `index.gallery.Gallery`, or anything like it.
+
+    `vectors` (n, d) float32 of unit length; `records` (n rows) with `patient_id` and the label columns;
+    `patient_keys` (n,) each row's woman as "dataset/patient_id".
+    """
+
+    vectors: npt.NDArray[np.float32]
+    records: pd.DataFrame
+    patient_keys: npt.NDArray[np.object_]
+
+    @property
+    def identity(self) -> Identity:
+        """What the gallery is bound to."""
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of its content."""
+
+
+@dataclass(frozen=True)
+class VoteAnswer:
+    """What the kNN vote says.
+
+    Args:
+        probabilities: Calibrated probability of each class.
+        raw_probabilities: The vote before calibration.
+        neighbours: How many findings voted.
+        women: How many women they belong to.
+        calibration: Method, parameters and basis of the calibration.
+    """
+
+    probabilities: dict[str, float]
+    raw_probabilities: dict[str, float]
+    neighbours: int
+    women: int
+    calibration: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HeadAnswer:
+    """What the linear head says.
+
+    Args:
+        probabilities: Calibrated probability of each class.
+        raw_probabilities: The head's own before calibration.
+        findings: How many findings it was fitted on.
+        women: How many women they belong to.
+        strength: The C (inverse regularisation) that folds of women advised.
+        calibration: Method, parameters and basis of the calibration.
+    """
+
+    probabilities: dict[str, float]
+    raw_probabilities: dict[str, float]
+    findings: int
+    women: int
+    strength: float
+    calibration: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One finding's classification, with what stands behind it.
+
+    Args:
+        target: The label column.
+        classes: Its classes among other women, in their order where they have one.
+        knn: The kNN vote.
+        head: The linear head; None where it could not be made.
+        reasons: Why a part could not be made, by its name.
+        findings: Labelled findings of other women in the gallery.
+        women: The women that these belong to.
+        excluded_patient: The query's woman, None where nobody was left out.
+        excluded_rows: How many rows of the gallery were hers.
+        replay: Gallery generation, digests and settings: the same ones give the same answer.
+    """
+
+    target: str
+    classes: tuple[str, ...]
+    knn: VoteAnswer
+    head: HeadAnswer | None
+    reasons: dict[str, str]
+    findings: int
+    women: int
+    excluded_patient: str | None
+    excluded_rows: int
+    replay: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the classification as plain JSON values.
+
+        Each part has its `basis`, a sentence. A part that could not be made keeps its shape: its fields are None
+        and its basis says why.
+        """
+        content: dict[str, Any] = {**asdict(self), "classes": list(self.classes)}
+        knn, head = content["knn"], content["head"]
+        knn["basis"] = f"{knn['neighbours']} neighbours of {knn['women']} women; {knn['calibration']['basis']}"
+        if head is None:
+            content["head"] = {
+                **dict.fromkeys(field.name for field in fields(HeadAnswer)),
+                "basis": self.reasons["head"],
+            }
+        else:
+            fit = f"fitted on {head['findings']} findings of {head['women']} women"
+            head["basis"] = f"{fit}; {head['calibration']['basis']}"
+        return content
+
+
+def classify(
+    gallery: CaseGallery,
+    vector: npt.ArrayLike,
+    *,
+    target: str,
+    patient_keys: str | Collection[str] | None = None,
+    patient_id: str | None = None,
+    config: ClassifierConfig | None = None,
+) -> Classification:
+    """Classify one finding by the labelled findings of other women.
+
+    The rows of the query's woman are dropped before anything is fitted, calibrations included.
+
+    Args:
+        gallery: The findings whose labels are known; the caller makes sure that it is of the query's model.
+        vector: (d,) the query, unit length.
+        target: The label column to classify by.
+        patient_keys: The query's woman as "dataset/patient_id", or several keys of hers.
+        patient_id: Her id where the data set is unknown: rows with it in any data set are left out.
+        config: How the classifiers are fitted.
+
+    Raises:
+        ClassificationError: The gallery has no such column, other women have no labels or one class only,
+            or the vector does not fit.
+    """
+    keys = frozenset([patient_keys] if isinstance(patient_keys, str) else patient_keys or ())
+    if patient_id is not None:
+        keys |= keys_of_patient(gallery, patient_id)
+    named = sorted(keys) if patient_id is None else [patient_id]
+    return _classify(gallery, [np.asarray(vector)], [keys], [", ".join(named) or None], target, config)[0]
+
+
+def classify_many(
+    gallery: CaseGallery,
+    vectors: npt.ArrayLike,
+    *,
+    target: str,
+    patient_keys: Sequence[Collection[str]] | None = None,
+    config: ClassifierConfig | None = None,
+) -> list[Classification]:
+    """Classify several findings as `classify` does; those that leave out the same rows share one fit.
+
+    Args:
+        gallery: The findings whose labels are known.
+        vectors: (q, d) the queries, unit length.
+        target: The label column to classify by.
+        patient_keys: The keys of each query's woman, empty where she is unknown.
+        config: How the classifiers are fitted.
+
+    Raises:
+        ClassificationError: As `classify`, or not one set of keys per query.
+    """
+    queries = np.asarray(vectors)
+    if queries.ndim != 2:
+        raise ClassificationError("vectors", f"the shape is {queries.shape}", "pass one row per query")
+    keys = [frozenset(own) for own in patient_keys] if patient_keys is not None else [frozenset()] * len(queries)
+    if len(keys) != len(queries):
+        raise ClassificationError(
+            "patients", f"keys of {len(keys)} women for {len(queries)} queries", "pass one set per query"
+        )
+    return _classify(gallery, queries, keys, [", ".join(sorted(own)) or None for own in keys], target, config)
+
+
+def keys_of_patient(gallery: CaseGallery, patient_id: str) -> frozenset[str]:
+    """Return the keys of a gallery's women who bear a patient id, in whatever data set."""
+    here = gallery.records["patient_id"].to_numpy(dtype=object) == patient_id
+    return frozenset(gallery.patient_keys[here].tolist())
+
+
+def _classify(
+    gallery: CaseGallery,
+    queries: Sequence[Array] | Array,
+    keys: Sequence[frozenset[str]],
+    names: Sequence[str | None],
+    target: str,
+    config: ClassifierConfig | None,
+) -> list[Classification]:
+    config = config or ClassifierConfig()
+    if target not in gallery.records.columns:
+        raise ClassificationError(
+            "target", f"the gallery has no column {target!r}", f"it has {', '.join(gallery.records.columns)}"
+        )
+    labels = gallery.records[target].to_numpy(dtype=object)
+    fits: dict[bytes, FittedClassifiers] = {}
+    answers = []
+    for query, own, name in zip(queries, keys, names, strict=True):
+        vector = _checked(query, gallery.vectors.shape[1])
+        others = ~pd.Index(gallery.patient_keys).isin(own)
+        if (fitted := fits.get(others.tobytes())) is None:
+            try:
+                fitted = fit_classifiers(gallery.vectors[others], labels[others], gallery.patient_keys[others], config)
+            except ClassificationError as error:
+                raise ClassificationError(f"{target} of other women", error.cause, error.remedy) from error
+            fits[others.tobytes()] = fitted
+        answers.append(_answer(fitted, vector, target, name, int((~others).sum()), _replay(gallery, config, vector)))
+    return answers
+
+
+def _answer(
+    fitted: FittedClassifiers,
+    vector: Array,
+    target: str,
+    name: str | None,
+    excluded_rows: int,
+    replay: dict[str, Any],
+) -> Classification:
+    # One query at a time: products of matrices of other shapes may differ in their last bits.
+    def named(values: Array) -> dict[str, float]:
+        return dict(zip(fitted.classes, values[0].tolist(), strict=True))
+
+    raw, calibrated = fitted.knn.predict(vector)
+    hood = fitted.knn.estimator.kneighbours(vector)
+    knn = VoteAnswer(
+        named(calibrated),
+        named(raw),
+        int(hood.neighbours[0]),
+        int(hood.women[0]),
+        fitted.knn.calibration.to_dict(),
+    )
+    head = None
+    if fitted.head is not None:
+        raw, calibrated = fitted.head.predict(vector)
+        head = HeadAnswer(
+            named(calibrated),
+            named(raw),
+            fitted.findings,
+            fitted.women,
+            fitted.head.estimator.strength_,
+            fitted.head.calibration.to_dict(),
+        )
+    return Classification(
+        target=target,
+        classes=fitted.classes,
+        knn=knn,
+        head=head,
+        reasons={"head": fitted.no_head} if fitted.no_head else {},
+        findings=fitted.findings,
+        women=fitted.women,
+        excluded_patient=name,
+        excluded_rows=excluded_rows,
+        replay=replay,
+    )
+
+
+def _replay(gallery: CaseGallery, config: ClassifierConfig, vector: Array) -> dict[str, Any]:
+    settings = asdict(config)
+    settings["head"]["strengths"] = list(config.head.strengths)
+    return {
+        "gallery_generation": int(gallery.generation),
+        "model_digest": gallery.identity.model_digest,
+        "preparation_digest": gallery.identity.preparation_digest,
+        "vector_sha256": hashlib.sha256(vector.astype(np.float32).tobytes()).hexdigest(),
+        "settings": settings,
+    }
+
+
+def _checked(query: Array, dimension: int) -> Array:
+    """Return a query as (1, d) float64, or refuse it."""
+    try:
+        vector = np.asarray(query, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ClassificationError("vector", f"is none ({error})", "embed the finding again") from error
+    if vector.shape != (dimension,):
+        raise ClassificationError(
+            "vector", f"the shape is {vector.shape} where the gallery has {dimension} dimensions",
+            "embed with the gallery's model",
+        )  # fmt: skip
+    length = float(np.linalg.norm(vector))
+    if not abs(length - 1) <= _UNIT_TOLERANCE:  # NaN included
+        raise ClassificationError("vector", f"the length is {length:.3g}, not 1", "embed the finding again")
+    return vector[None]

@@ -1,0 +1,348 @@
+"""Measured figures: a model on women that it has not seen, or a fresh model in every fold of women."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from classifiers import ClassificationError
+from classifiers.folds import Fold, check_no_leak, patient_folds
+from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
+from embedder.embedding import Embedder, pretrained_model
+from embedder.findings import patient_key
+from embedder.manifest import manifest_digest
+from embedder.recipe import Recipe
+from embedder.rois import CropStore, load_crops
+from embedder.training import TrainingCallbacks, choose_augmentation, train
+
+Progress = Callable[..., None]
+
+DEFAULT_TARGETS = {
+    "finding": ("lesion_type", "native_lesion_type", "pathology", "density"),
+    "breast": ("density", "pathology"),
+}
+"""Label columns that are scored unless others are named, as far as the manifest has them."""
+
+FOLDS_WITHOUT_TRAINING = 5
+"""Folds of women for a model that has seen none of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """The outcome of a cross-validation: every fold's predictions, and their scorecard."""
+
+    folds: list[FoldPredictions]
+    scorecard: Scorecard
+
+
+def evaluate_model(
+    frame: pd.DataFrame,
+    model: Path,
+    *,
+    targets: tuple[str, ...] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scorecard:
+    """Score a model on women that it has not seen.
+
+    The women that the model was trained on are the gallery, all others the queries. Where the model has seen none of
+    the manifest's women (a pretrained backbone, another data set's model), they are split into five folds, and each
+    fold's women ask among those of the others. Votes, heads and calibration are fitted on the gallery's women only.
+
+    Args:
+        frame: A manifest with absolute paths; rows of the other granularity are left out.
+        model: Folder of the model.
+        targets: Label columns to score; None for DEFAULT_TARGETS.
+        resamples: Bootstrap resamples of the women.
+        seed: Of folds and resamples.
+        device: Where to compute.
+        workers: Threads that read images.
+        progress: Called with rows done and rows in all.
+
+    Raises:
+        ClassificationError: The model was trained on every woman, or no label can be scored.
+        MammoseekError: The model can't be read.
+    """
+    embedder = Embedder.load(model, device=device)
+    frame = _rows_of(frame, embedder.granularity)
+    digest = manifest_digest(frame)
+    vectors, frame, failures = _embed(embedder, frame, workers, progress)
+    keys = patient_key(frame).to_numpy(dtype=object)
+    chosen = choose_targets(frame, targets, embedder.granularity)
+    seen = np.array([embedder.card.role(str(key)) != "unseen" for key in keys], np.bool_)
+    if seen.all():
+        raise ClassificationError(
+            model,
+            "was trained on every woman of this manifest, so no figure would be honest",
+            "keep women in the split `test`, or use --cross-validate",
+        )
+    if seen.any():
+        splits = [Fold(np.flatnonzero(seen), np.flatnonzero(~seen))]
+        protocol = "hold-out by woman: unseen women ask among the women that the model was trained on"
+    else:
+        splits = patient_folds(keys, _strata(frame, chosen), FOLDS_WITHOUT_TRAINING, seed)
+        protocol = f"{len(splits)} folds by woman, seed {seed}; the model has seen none of the women"
+    predictions = [_predict(vectors, frame, fold, chosen, seed) for fold in splits]
+    context = {
+        **_context(frame, embedder.granularity, protocol, digest, failures),
+        "model_digests": [embedder.digest],
+        "preparation_digest": embedder.preparation_digest,
+    }
+    return make_scorecard(predictions, context, resamples=resamples, seed=seed)
+
+
+def cross_validate(
+    frame: pd.DataFrame,
+    recipe: Recipe,
+    *,
+    folds: int = 5,
+    frozen: bool = False,
+    work: Path | None = None,
+    targets: tuple[str, ...] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CrossValidation:
+    """Train a fresh model in every fold of women and score it on the women of that fold.
+
+    Nothing of a fold's test women reaches its model: their rows are not read by the training, validation for the best
+    epoch takes some of the training women, and votes, heads and calibration know the training women only. The data set's
+    own split is set aside.
+
+    Args:
+        frame: A manifest with absolute paths; rows of the other granularity are left out.
+        recipe: How each fold's model is made.
+        folds: How many folds.
+        frozen: Use the pretrained backbone as it is instead of training.
+        work: Folder where folds are kept; called again with the same arguments, finished folds are taken from there
+            and a stopped one goes on. None keeps nothing.
+        targets: Label columns to score; None for DEFAULT_TARGETS.
+        resamples: Bootstrap resamples of the women.
+        seed: Of folds and resamples.
+        device: Where to compute.
+        workers: Threads that read images.
+        progress: Called with items done, items in all and what is under way.
+
+    Raises:
+        ClassificationError: Too few women for these folds, or no label can be scored.
+        MammoseekError: Nothing can be learned, or the work folder holds another cross-validation.
+    """
+    granularity = recipe.preparation.granularity
+    frame = _rows_of(frame, granularity)
+    digest = manifest_digest(frame)
+    with ExitStack() as stack:
+        folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        crops: CropStore | None = None
+        if frozen:
+            model_digest = pretrained_model(folder / "pretrained", recipe.network, recipe.preparation)
+            embedder = Embedder.load(folder / "pretrained", device=device)
+            vectors, frame, failures = _embed(embedder, frame, workers, progress)
+        else:
+            margin = choose_augmentation(recipe.training, recipe.preparation).margin
+            crops = load_crops(frame, recipe.preparation, margin=margin, workers=workers, progress=progress)
+            frame, failures = crops.frame, crops.failures
+        chosen = choose_targets(frame, targets, granularity)
+        keys = patient_key(frame).to_numpy(dtype=object)
+        splits = patient_folds(keys, _strata(frame, chosen), folds, seed)
+        predictions, digests = [], []
+        for number, fold in enumerate(splits):
+            label = f"Fold {number + 1}/{folds}"
+            if crops is None:
+                predictions.append(_predict(vectors, frame, fold, chosen, seed))
+                digests.append(model_digest)
+                continue
+            plan = _fold_plan(frame, recipe, fold, chosen, seed)
+            place = folder / f"fold-{number + 1}-of-{folds}"
+            found = _finished_fold(place, plan)
+            if found is None:
+                found = _run_fold(frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress)
+                _keep_fold(place, plan, *found)
+            predictions.append(found[0])
+            digests.append(found[1])
+    protocol = f"{folds} folds by woman, seed {seed}; " + (
+        "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
+    )
+    context = {
+        **_context(frame, granularity, protocol, digest, failures),
+        "model_digests": digests,
+        "preparation_digest": recipe.preparation.digest,
+        "recipe": recipe.to_dict(),
+    }
+    return CrossValidation(predictions, make_scorecard(predictions, context, resamples=resamples, seed=seed))
+
+
+def choose_targets(frame: pd.DataFrame, asked: tuple[str, ...] | None, granularity: str) -> tuple[str, ...]:
+    """Return the label columns to score: those asked for, else the usual ones with two classes of two women each.
+
+    Raises:
+        ClassificationError: A column asked for is not there, or no column can be scored.
+    """
+    women = patient_key(frame)
+
+    def scorable(name: str) -> bool:
+        if name not in frame.columns:
+            return False
+        counts = women.groupby(frame[name].astype("object")).nunique()
+        return int((counts >= 2).sum()) >= 2
+
+    for name in asked or ():
+        if not scorable(name):
+            raise ClassificationError(
+                "targets",
+                f"{name!r} can't be scored: it needs two classes of two women each",
+                "name another label column",
+            )
+    chosen = asked or tuple(name for name in DEFAULT_TARGETS[granularity] if scorable(name))
+    if not chosen:
+        raise ClassificationError(
+            "targets", "no label column has two classes of two women each", "add labels to the manifest"
+        )
+    return chosen
+
+
+def _rows_of(frame: pd.DataFrame, granularity: str) -> pd.DataFrame:
+    rows = frame[frame["granularity"] == granularity].reset_index(drop=True)
+    if rows.empty:
+        raise ClassificationError(
+            "manifest", f"has no rows of granularity {granularity}", "choose the other granularity"
+        )
+    return rows
+
+
+def _strata(frame: pd.DataFrame, targets: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Return the label by which folds are stratified: the finest lesion type of findings, the density of breasts."""
+    name = "native_lesion_type" if "native_lesion_type" in targets else targets[0]
+    return frame[name].to_numpy(dtype=object)
+
+
+def _embed(
+    embedder: Embedder, frame: pd.DataFrame, workers: int | None, progress: Progress | None
+) -> tuple[npt.NDArray[np.float32], pd.DataFrame, list[tuple[str, str]]]:
+    parts, records, failures = [], [], []
+    done = 0
+    for batch in embedder.embed_manifest(frame, workers=workers):
+        parts.append(batch.vectors)
+        records.append(batch.records)
+        failures += batch.failures
+        done += len(batch.records) + len(batch.failures)
+        if progress is not None:
+            progress(done, len(frame), "Embedding")
+    if not sum(len(part) for part in parts):
+        reason = failures[0][1] if failures else "no rows"
+        raise ClassificationError("manifest", f"none of its {len(frame)} images can be read: {reason}")
+    # Rows come image by image: back to the manifest's order.
+    embedded = pd.concat(records, ignore_index=True)
+    places = {row_id: place for place, row_id in enumerate(embedded["row_id"])}
+    rows = frame["row_id"].isin(places)
+    order = [places[row_id] for row_id in frame.loc[rows, "row_id"]]
+    return np.concatenate(parts)[order], frame[rows].reset_index(drop=True), failures
+
+
+def _predict(
+    vectors: npt.NDArray[np.float32], frame: pd.DataFrame, fold: Fold, targets: tuple[str, ...], seed: int
+) -> FoldPredictions:
+    check_no_leak(patient_key(frame).to_numpy(dtype=object), fold.train, fold.test)
+    return predict_fold(
+        vectors[fold.train], frame.iloc[fold.train], vectors[fold.test], frame.iloc[fold.test], targets, seed=seed
+    )
+
+
+def _run_fold(
+    frame: pd.DataFrame,
+    recipe: Recipe,
+    fold: Fold,
+    targets: tuple[str, ...],
+    seed: int,
+    place: Path,
+    crops: CropStore,
+    device: str,
+    workers: int | None,
+    label: str,
+    progress: Progress | None,
+) -> tuple[FoldPredictions, str]:
+    split = np.full(len(frame), "train", dtype=object)
+    split[fold.test] = "test"
+
+    def batch(epoch: int, done: int, total: int) -> None:
+        if progress is not None:
+            progress(epoch * total + done, recipe.training.epochs * total, f"{label}, epoch {epoch + 1}")
+
+    result = train(
+        frame.assign(split=split),
+        place,
+        network=recipe.network,
+        preparation=recipe.preparation,
+        training=replace(recipe.training, seed=recipe.training.seed + seed),
+        labels=recipe.labels,
+        triplet_labels=recipe.triplet_labels,
+        device=device,
+        workers=workers,
+        callbacks=TrainingCallbacks(batch=batch),
+        crops=crops,
+    )
+    embedder = Embedder.load(place, device=device)
+    vectors, embedded, failures = _embed(embedder, frame, workers, None)
+    if failures or not embedded["row_id"].equals(frame["row_id"]):
+        raise ClassificationError(place, f"{len(failures)} images could be read before the training and not after it")
+    return _predict(vectors, frame, fold, targets, seed), result.digest
+
+
+def _fold_plan(frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Return all that a fold's predictions depend on, as plain JSON values."""
+    plan = {
+        "manifest": manifest_digest(frame),
+        "recipe": recipe.to_dict(),
+        "test_rows": frame["row_id"].iloc[fold.test].tolist(),
+        "targets": targets,
+        "seed": seed,
+    }
+    return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
+
+
+def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, str] | None:
+    path = place / "predictions.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["plan"] != plan:
+            raise ClassificationError(
+                place, "holds a fold of another cross-validation", "choose another work folder, or delete this one"
+            )
+        return FoldPredictions.from_dict(content["predictions"]), str(content["model_digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClassificationError(path, f"is damaged ({error})", "delete this file to repeat the fold") from error
+
+
+def _keep_fold(place: Path, plan: dict[str, Any], predictions: FoldPredictions, digest: str) -> None:
+    from embedder.checkpoint import write_atomically
+
+    content = {"plan": plan, "model_digest": digest, "predictions": predictions.to_dict()}
+    write_atomically(place / "predictions.json", (json.dumps(content) + "\n").encode())
+
+
+def _context(
+    frame: pd.DataFrame, granularity: str, protocol: str, digest: str, failures: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return what must stand beside every figure (law 6 of the design)."""
+    return {
+        "protocol": protocol,
+        "granularity": granularity,
+        "datasets": sorted(frame["dataset"].unique()),
+        "rows": len(frame),
+        "women": int(patient_key(frame).nunique()),
+        "manifest_digest": digest,
+        "failed_rows": len(failures),
+    }

@@ -1,0 +1,127 @@
+"""The folds of a run put together: every query once, each as its own fold's gallery answered it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from classifiers import ClassificationError
+from classifiers.labels import Array, order_classes, scale_of, spread_columns
+from classifiers.predictions import BREAKDOWNS, METHODS, FoldPredictions
+
+POSITIVE_CLASSES = {"pathology": "malignant"}
+"""The class to detect, of labels that have one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PooledTarget:
+    """One label over all folds.
+
+    Args:
+        name: The label column.
+        labels: (q,) objects: the true labels, None where unknown.
+        classes: All classes; the whole scale where they are on one, so that distances on it are right.
+        ordered: The classes in their order; None where they have none.
+        positive: The class to detect; None where there is none.
+        retrieval: (q rows) retrieval scores.
+        probabilities: By method, (q, classes); a row with a NaN was not predicted.
+        calibration: By method, what the calibration of each fold rests on.
+        notes: What could not be predicted, by fold, and why.
+    """
+
+    name: str
+    labels: Array
+    classes: tuple[str, ...]
+    ordered: tuple[str, ...] | None
+    positive: str | None
+    retrieval: pd.DataFrame
+    probabilities: dict[str, Array]
+    calibration: dict[str, list[str]]
+    notes: list[str]
+
+    @property
+    def known(self) -> Array:
+        """(q,) bool: which queries have a label."""
+        return np.array([label is not None for label in self.labels], dtype=bool)
+
+
+def pool_queries(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
+    """Return the queries of all folds: `row_id`, `woman`, `dataset` and the columns to break down by.
+
+    Raises:
+        ClassificationError: There are no folds, a query is in two of them, a woman is a query of two
+            folds, or they differ in granularity or targets.
+    """
+    if not folds:
+        raise ClassificationError("scorecard", "there are no folds", "predict one or more")
+    if len({fold.granularity for fold in folds}) > 1:
+        raise ClassificationError("scorecard", "folds of findings and of breasts", "score them apart")
+    if len({tuple(sorted(fold.targets)) for fold in folds}) > 1:
+        raise ClassificationError("scorecard", "the folds have different targets", "predict the same ones")
+    queries = pd.concat([fold.queries for fold in folds], ignore_index=True)
+    queries = queries.reindex(columns=list(dict.fromkeys([*queries.columns, *BREAKDOWNS])))
+    twice = queries.loc[queries["row_id"].duplicated(), "row_id"]
+    if len(twice):
+        raise ClassificationError("scorecard", f"the row {twice.iloc[0]} is a query of two folds", "ask it once")
+    sides = np.repeat(np.arange(len(folds)), [len(fold.queries) for fold in folds])
+    split = queries["woman"].groupby(queries["woman"]).ngroup()
+    per_woman = pd.Series(sides).groupby(split).nunique()
+    if (per_woman > 1).any():
+        woman = queries.loc[split == per_woman.idxmax(), "woman"].iloc[0]
+        raise ClassificationError("split", f"the woman {woman} is tested in two folds", "split by patient")
+    return queries
+
+
+def pool_target(folds: Sequence[FoldPredictions], name: str, more_classes: Sequence[str] = ()) -> PooledTarget:
+    """Return one label's predictions of all folds.
+
+    A class that a fold's gallery lacks has probability 0 in it.
+
+    Args:
+        folds: The folds.
+        name: The label column.
+        more_classes: Classes to have besides, such as those of a run to compare with.
+    """
+    parts = [fold.targets[name] for fold in folds]
+    labels = np.concatenate([part.labels for part in parts])
+    everything = {*more_classes, *(term for part in parts for term in part.classes)}
+    everything |= {label for label in labels if label is not None}
+    scale = scale_of(everything)
+    classes = scale or order_classes(everything)
+    probabilities: dict[str, Array] = {}
+    notes = []
+    for method in METHODS:
+        blocks = []
+        for number, part in enumerate(parts, start=1):
+            if method in part.probabilities:
+                blocks.append(spread_columns(part.probabilities[method], part.classes, classes))
+            else:
+                blocks.append(np.full((len(part.labels), len(classes)), np.nan))
+                notes.append(f"no {method} in fold {number}: {part.reasons.get(method, 'none was made')}")
+        if any(method in part.probabilities for part in parts):
+            probabilities[method] = np.concatenate(blocks)
+    positive = POSITIVE_CLASSES.get(name)
+    return PooledTarget(
+        name=name,
+        labels=labels,
+        classes=classes,
+        ordered=scale,
+        positive=positive if positive in classes else None,
+        retrieval=pd.concat([part.retrieval for part in parts], ignore_index=True),
+        probabilities=probabilities,
+        calibration={
+            method: [part.calibration[method] for part in parts if method in part.calibration]
+            for method in probabilities
+        },
+        notes=notes,
+    )
+
+
+def count_classes(labels: Array, women: Array) -> dict[str, dict[str, int]]:
+    """Count findings and women of each label."""
+    counts = Counter(label for label in labels if label is not None)
+    return {
+        name: {"findings": counts[name], "women": len(set(women[labels == name]))} for name in order_classes(counts)
+    }

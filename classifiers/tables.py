@@ -1,0 +1,145 @@
+"""Scorecards and comparisons as plain text tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from classifiers.scorecard import TargetScores
+    from index.metrics import Estimate
+
+METHOD_TITLES = {"knn": "kNN vote", "head": "linear head"}
+
+_DIGEST_LETTERS = 12  # enough to tell models and manifests apart
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines whose columns stand under each other.
+
+    >>> table([["score", "value"], ["map@r", "0.09"]])
+    ['  score  value', '  map@r  0.09']
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in rows
+    ]
+
+
+def context_lines(title: str, context: Mapping[str, Any]) -> list[str]:
+    """Return the context of a scorecard or a comparison as the lines that stand above its figures."""
+    interval, folds = context["interval"], context["folds"]
+    sizes = sorted({fold["gallery_women"] for fold in folds})
+    gallery = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    tested = f"{context['test_rows']} rows ({context['granularity']}) of {context['test_women']} women"
+    split = f"{len(folds)} fold{'' if len(folds) == 1 else 's'}, each against {gallery} other women"
+    resampling = f"{interval['method']}, {interval['resamples']} resamples, seed {interval['seed']}"
+    rows = [
+        ["protocol", str(context["protocol"])],
+        ["tested", f"{tested} in {split}"],
+        ["data", f"{', '.join(context['datasets'])}; manifest {_short(context['manifest_digest'])}"],
+        ["models", ", ".join(_short(digest) for digest in _listed(context["model_digests"]))],
+        ["intervals", f"{interval['level']:.0%}, {resampling}"],
+    ]
+    return [title, *table(rows)]
+
+
+def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
+    """Return the lines of a scorecard below its context."""
+    lines = []
+    for name, target in targets.items():
+        mix = ", ".join(
+            f"{term} {counts['findings']} of {counts['women']} women" for term, counts in target.classes.items()
+        )
+        lines += [
+            "",
+            f"{name}: {target.scores.findings} labelled rows of {target.scores.women} women ({mix})",
+        ]
+        rows = [["retrieval", "of other women"]]
+        rows += [[score, str(estimate)] for score, estimate in target.scores.retrieval.items()]
+        lines += table(rows)
+        parts = {method: getattr(target.scores, method) for method in METHOD_TITLES}
+        made = {method: scores for method, scores in parts.items() if scores}
+        if made:
+            rows = [["classification", *(METHOD_TITLES[method] for method in made)]]
+            for score in next(iter(made.values())):
+                title = f"{score} ({target.positive})" if target.positive and score in ("auc", "f1") else score
+                rows.append([title, *(str(scores[score]) for scores in made.values())])
+            lines += table(rows)
+        for column, groups in target.breakdown.items():
+            lines += _breakdown(column, groups, "auc" if target.positive else "accuracy")
+        lines += [f"  {METHOD_TITLES[method]}: {text}" for method, text in _bases(target.calibration)]
+        lines += [f"  note: {note}" for note in target.notes]
+    return lines
+
+
+def comparison_text(differences: Mapping[str, Mapping[str, Mapping[str, Estimate]]], a: str, b: str) -> list[str]:
+    """Return the lines of a comparison below its context.
+
+    Args:
+        differences: By label, by part (retrieval or a method), by score: A - B.
+        a: Name of run A.
+        b: Name of run B.
+    """
+    lines = []
+    for name, parts in differences.items():
+        lines += ["", f"{name}: {a} minus {b}"]
+        rows = [["part", "score", "difference", "rows", "women", "ahead"]]
+        for part, scores in parts.items():
+            for score, estimate in scores.items():
+                lower_is_better = score in ("brier", "calibration_error")
+                ahead = ""
+                if estimate.low > 0 or estimate.high < 0:
+                    ahead = a if (estimate.low > 0) != lower_is_better else b
+                title = METHOD_TITLES.get(part, part)
+                rows.append([title, score, signed(estimate), str(estimate.items), str(estimate.women), ahead])
+        lines += table(rows)
+    return lines
+
+
+def signed(estimate: Estimate) -> str:
+    """Return a difference with its sign and three decimals.
+
+    >>> from index.metrics import Estimate
+    >>> signed(Estimate(0.0312, -0.004, 0.066, 0.95, 119, 104, 2000))
+    '+0.031 [-0.004, +0.066]'
+    """
+    if estimate.value != estimate.value:
+        return "undefined"
+    if estimate.low != estimate.low:
+        return f"{estimate.value:+.3f} [no interval]"
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _breakdown(column: str, groups: Mapping[str, Any], score: str) -> list[str]:
+    retrieval = ("precision@10", "map@r")
+    rows = [[f"by {column}", "rows", "women", *retrieval, *(f"{t} {score}" for t in METHOD_TITLES.values())]]
+    for value, scores in groups.items():
+        cells = [str(scores.retrieval[name]) for name in retrieval]
+        for method in METHOD_TITLES:
+            found = getattr(scores, method)
+            cells.append(str(found[score]) if found else "-")
+        rows.append([value, str(scores.findings), str(scores.women), *cells])
+    return table(rows)
+
+
+def _bases(calibration: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Return what each method's calibrations rest on; those that differ in their numbers only as one."""
+    lines = []
+    for method, bases in calibration.items():
+        alike: dict[str, list[str]] = {}
+        for text in bases:
+            alike.setdefault(re.sub(r"\d+", "", text), []).append(text)
+        for texts in alike.values():
+            more = f" (and alike in {len(texts) - 1} more)" if len(texts) > 1 else ""
+            lines.append((method, texts[0] + more))
+    return lines
+
+
+def _listed(digests: Any) -> list[str]:
+    return list(dict.fromkeys([digests] if isinstance(digests, str) else digests))
+
+
+def _short(digest: Any) -> str:
+    return str(digest)[:_DIGEST_LETTERS]

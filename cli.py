@@ -1,0 +1,822 @@
+"""The command `mammoseek`: reads arguments, calls one function of a room, prints."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import console
+from console import interruptible, print_json, print_table, progress_bar, report_failures, say
+from errors import MammoseekError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Find similar cases in mammography: train an embedder, index findings, query, classify, evaluate."
+    " Not a medical device: for research, not for diagnosis.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dataset_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="From data sets to manifests.")
+roi_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See what the network sees.")
+model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models without training, and their cards.")
+index_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Galleries: build, add, remove, info, verify."
+)
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(roi_app, name="roi")
+app.add_typer(model_app, name="model")
+app.add_typer(index_app, name="index")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ManifestPath = Annotated[Path, typer.Argument(help="Manifest, .csv or .parquet.", metavar="MANIFEST")]
+GalleryPath = Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Threads that read images; one a core unless set.")]
+Granularity = Annotated[str | None, typer.Option(help="finding or breast.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A TOML recipe, see `mammoseek model recipe`.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Set one option of the recipe, such as training.epochs=10. Repeatable.", metavar="NAME=VALUE"
+    ),
+]
+Model = Annotated[Path | None, typer.Option("--model", help="The model, where it is not the copy kept in the gallery.")]
+BoxText = Annotated[
+    str | None, typer.Option("--box", help="The place, in pixels of the stored image.", metavar="X0,Y0,X1,Y1")
+]
+Where = Annotated[
+    str | None,
+    typer.Option(help="Only neighbours for which this holds, such as \"density == 'dense' and view == 'MLO'\"."),
+]
+Patient = Annotated[str | None, typer.Option(help="The query's woman, where the file does not name her.")]
+Dataset = Annotated[str | None, typer.Option(help="The data set whose id --patient is; every data set unless named.")]
+SamePatient = Annotated[bool, typer.Option("--include-same-patient", help="Let the woman's own findings answer.")]
+Spacing = Annotated[
+    float | None, typer.Option("--spacing-mm", min=0.001, max=5.0, help="mm per pixel, where the file does not say.")
+]
+View = Annotated[str | None, typer.Option(help="The view (CC, MLO, …), where the file does not say.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    import warnings
+
+    # What libraries warn their programmers of is no message to mammoseek's users; our own messages are printed.
+    warnings.simplefilter("ignore")
+    console.run(app)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from embedder.checkpoint import code_version
+
+        typer.echo(f"mammoseek {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+# ----------------------------------------------------------------------------------------------- data sets
+
+
+@dataset_app.command("read")
+def dataset_read(
+    name: Annotated[str, typer.Argument(help="mini-mias, cbis-ddsm, rsna or table.")],
+    path: Annotated[Path, typer.Argument(help="The data set's folder, or the table's file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write, .csv or .parquet.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            help="For `table`: the manifest's column and the table's, as patient_id=woman.",
+            metavar="OURS=THEIRS",
+        ),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="For `table`: the name of the data set.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read a public data set in its official layout, or a table of your own, into a manifest.
+
+    \b
+    Examples:
+      mammoseek dataset read mini-mias ~/mini-mias -o mini-mias.csv
+      mammoseek dataset read cbis-ddsm ~/CBIS-DDSM -o cbis.parquet
+      mammoseek dataset read table findings.csv --column path=image --column patient_id=woman -o mine.csv
+    """
+    from embedder.datasets import read_dataset
+    from embedder.manifest import write_manifest
+
+    options: dict[str, Any] = {}
+    if column:
+        pairs = [pair.partition("=") for pair in column]
+        wrong = [pair for pair in column if "=" not in pair]
+        if wrong:
+            raise typer.BadParameter(f"{wrong[0]!r} is not OURS=THEIRS", param_hint="--column")
+        options["columns"] = {ours: theirs for ours, _, theirs in pairs}
+    if dataset:
+        options["dataset"] = dataset
+    with progress_bar("Reading") as progress:
+        reading = read_dataset(name, path, progress=progress, **options)
+    write_manifest(reading.frame, output)
+    if as_json:
+        print_json({"manifest": str(output), **reading.to_dict()})
+        return
+    typer.echo(reading.summary())
+    say(f"Wrote {len(reading.frame)} rows to {output}")
+
+
+@dataset_app.command("check")
+def dataset_check(manifest: ManifestPath, as_json: JsonFlag = False) -> None:
+    """Check a manifest: types, terms, boxes inside their images, duplicate ids, women in one split only.
+
+    \b
+    Example:
+      mammoseek dataset check mini-mias.csv
+    """
+    from embedder.findings import patient_key
+    from embedder.manifest import manifest_digest, read_manifest
+
+    frame = read_manifest(manifest)
+    missing = sorted({path for path in frame["path"] if not Path(path).is_file()})
+    found = {
+        "manifest": str(manifest),
+        "rows": len(frame),
+        "women": int(patient_key(frame).nunique()),
+        "findings": int((frame["granularity"] == "finding").sum()),
+        "breasts": int((frame["granularity"] == "breast").sum()),
+        "digest": manifest_digest(frame),
+        "missing_images": missing,
+    }
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("what", "value"), [(k, v if k != "missing_images" else len(missing)) for k, v in found.items()])
+    report_failures([(path, "there is no such image") for path in missing], "images")
+
+
+@dataset_app.command("terms")
+def dataset_terms(as_json: JsonFlag = False) -> None:
+    """Show the columns of a manifest and the terms that each one knows.
+
+    \b
+    Example:
+      mammoseek dataset terms
+    """
+    from embedder.findings import COLUMNS, KNOWN_TERMS, REQUIRED_COLUMNS
+
+    if as_json:
+        print_json({"columns": COLUMNS, "required": REQUIRED_COLUMNS, "terms": KNOWN_TERMS})
+        return
+    rows = [
+        (name, "required" if name in REQUIRED_COLUMNS else "", ", ".join(KNOWN_TERMS.get(name, ()))) for name in COLUMNS
+    ]
+    print_table(("column", "", "terms"), rows)
+
+
+@dataset_app.command("download")
+def dataset_download(
+    folder: Annotated[Path, typer.Argument(help="Where to put it.")],
+    url: Annotated[str | None, typer.Option(help="Another place that serves the official archive.")] = None,
+) -> None:
+    """Download mini-MIAS from its official home; an interrupted download goes on where it stopped.
+
+    \b
+    Example:
+      mammoseek dataset download data/mini-mias
+    """
+    from embedder.datasets.download import OFFICIAL_URL, download_mini_mias
+
+    with interruptible("Run the same command again: the download goes on."), progress_bar("Downloading") as progress:
+        place = download_mini_mias(folder, url=url or OFFICIAL_URL, progress=progress)
+    say(f"mini-MIAS lies in {place}; its licence allows research only.")
+
+
+# ------------------------------------------------------------------------------------- what the network sees
+
+
+@roi_app.command("sheet")
+def roi_sheet(
+    manifest: ManifestPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write, .png; pages are numbered.")],
+    model: Annotated[Path | None, typer.Option(help="Use this model's preparation.")] = None,
+    granularity: Granularity = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show at most, spread evenly.")] = 64,
+    workers: Workers = None,
+) -> None:
+    """Draw contact sheets of exactly what the network will see, to be checked by eye.
+
+    \b
+    Examples:
+      mammoseek roi sheet mini-mias.csv -o sheet.png
+      mammoseek roi sheet mini-mias.csv --granularity breast --set preparation.remove_pectoral=true -o breasts.png
+    """
+    from embedder.checkpoint import read_card
+    from embedder.contactsheet import contact_sheet
+    from embedder.manifest import read_manifest
+
+    preparation = read_card(model)[0].preparation if model else _recipe(recipe, settings, granularity).preparation
+    frame = _of_granularity(read_manifest(manifest), preparation.granularity, manifest)
+    with progress_bar("Drawing") as progress:
+        report = contact_sheet(frame, preparation, output, limit=limit, workers=workers, progress=progress)
+    for page in report.pages:
+        typer.echo(str(page))
+    report_failures(report.failures, "rows")
+
+
+def _recipe(path: Path | None, settings: list[str] | None, granularity: str | None):  # type: ignore[no-untyped-def]
+    from embedder.recipe import Recipe
+
+    recipe = Recipe.read(path, granularity) if path else Recipe.default(granularity or "finding")
+    return recipe.with_settings(settings or [])
+
+
+def _of_granularity(frame, granularity: str, manifest: Path):  # type: ignore[no-untyped-def]
+    chosen = frame[frame["granularity"] == granularity].reset_index(drop=True)
+    if chosen.empty:
+        raise MammoseekError(
+            manifest, f"has no rows of granularity {granularity}", "choose the other one by --granularity"
+        )
+    return chosen
+
+
+# -------------------------------------------------------------------------------------------------- models
+
+
+@model_app.command("recipe")
+def model_recipe(granularity: Granularity = None, recipe: RecipeFile = None, settings: Settings = None) -> None:
+    """Print a recipe with all its options as TOML: our defaults, or yours completed.
+
+    \b
+    Example:
+      mammoseek model recipe --granularity breast > breast.toml
+    """
+    typer.echo(_recipe(recipe, settings, granularity).to_toml(), nl=False)
+
+
+@model_app.command("pretrained")
+def model_pretrained(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
+    granularity: Granularity = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+) -> None:
+    """Make a model without training: a pretrained backbone's pooled features as vectors.
+
+    \b
+    Examples:
+      mammoseek model pretrained -o frozen
+      mammoseek model pretrained --set network.backbone=resnet18 --set network.weights=resnet18.safetensors -o frozen
+    """
+    from embedder.embedding import pretrained_model
+
+    chosen = _recipe(recipe, settings, granularity)
+    digest = pretrained_model(output, chosen.network, chosen.preparation)
+    say(f"Model {digest[:12]} in {output}")
+
+
+@model_app.command("info")
+def model_info(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.", metavar="MODEL")], as_json: JsonFlag = False
+) -> None:
+    """Check a model's digest and show its card.
+
+    \b
+    Example:
+      mammoseek model info model
+    """
+    from embedder.checkpoint import load_model
+
+    _, card, digest = load_model(model)
+    if as_json:
+        print_json({"digest": digest, **card.to_dict()})
+        return
+    rows: list[tuple[str, object]] = [
+        ("digest", digest),
+        ("granularity", card.preparation.granularity),
+        ("backbone", card.network.backbone),
+        ("first weights", card.weights_origin),
+        ("embedding", card.network.embedding_dimension or "pooled features"),
+        ("input", f"{card.preparation.height} × {card.preparation.width} pixels"),
+        ("code", card.code_version),
+    ]
+    rows += [(f"head {name}", ", ".join(classes)) for name, classes in card.heads.items()]
+    rows += [(f"data: {name}", value) for name, value in card.data.items()]
+    rows += [(f"figure: {name}", value) for name, value in card.figures.items()]
+    print_table(("what", "value"), rows)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+@app.command("train")
+def train_command(
+    manifest: ManifestPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
+    granularity: Granularity = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=N.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A label column to learn; all that can be unless given.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train an embedder with classification and triplet losses; a stopped training goes on when it is called again.
+
+    \b
+    Examples:
+      mammoseek train mini-mias.csv -o model
+      mammoseek train mini-mias.csv --granularity breast --epochs 20 -o breast-model
+      mammoseek train cbis.parquet --recipe my.toml --set training.objective.miner=batch-hard --device cuda -o model
+    """
+    from embedder.manifest import read_manifest
+    from embedder.training import TrainingCallbacks, train
+
+    settings = [*(settings or []), *([f"training.epochs={epochs}"] if epochs else [])]
+    chosen = _recipe(recipe, settings, granularity)
+    frame = read_manifest(manifest)
+    with (
+        interruptible("The last whole epoch is kept: run the same command again to go on."),
+        progress_bar("Reading crops") as progress,
+    ):
+        callbacks = TrainingCallbacks(
+            reading=progress,
+            batch=lambda epoch, done, total: progress(done, total, f"Epoch {epoch + 1}"),
+            epoch=_say_epoch,
+        )
+        result = train(
+            frame,
+            output,
+            network=chosen.network,
+            preparation=chosen.preparation,
+            training=chosen.training,
+            labels=tuple(label) if label else chosen.labels,
+            triplet_labels=chosen.triplet_labels,
+            device=device,
+            workers=workers,
+            callbacks=callbacks,
+        )
+    if as_json:
+        print_json({"digest": result.digest, "model": str(output), "card": result.card.to_dict()})
+    else:
+        say(f"Model {result.digest[:12]} in {output}")
+    report_failures(result.failures, "rows")
+
+
+def _say_epoch(report) -> None:  # type: ignore[no-untyped-def]
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+    held_out = ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items())
+    star = " *" if report.best and held_out else ""
+    say(
+        f"epoch {report.epoch + 1}/{report.epochs}: {losses}"
+        + (f"; held-out MAP@R {held_out}{star}" if held_out else "")
+    )
+
+
+# ----------------------------------------------------------------------------------------------- galleries
+
+
+@index_app.command("build")
+def index_build(
+    manifest: ManifestPath,
+    model: Annotated[Path, typer.Option(help="Folder of the model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the gallery.")],
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Keep a small picture of each ROI in the gallery: it is patient data.")
+    ] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed a manifest's rows into a gallery; rows that are there already are skipped, so a stopped build goes on.
+
+    \b
+    Examples:
+      mammoseek index build mini-mias.csv --model model -o gallery
+      mammoseek index build archive.parquet --model model --thumbnails -o gallery
+    """
+    _fill(manifest, model, output, thumbnails, device, workers, as_json, new=True)
+
+
+@index_app.command("add")
+def index_add(
+    gallery: GalleryPath,
+    manifest: ManifestPath,
+    model: Model = None,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Keep a small picture of each ROI.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add a manifest's rows to a gallery; rows that are there already are skipped.
+
+    \b
+    Example:
+      mammoseek index add gallery tonight.csv
+    """
+    _fill(manifest, model, gallery, thumbnails, device, workers, as_json, new=False)
+
+
+def _fill(
+    manifest: Path,
+    model: Path | None,
+    gallery: Path,
+    thumbnails: bool,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    *,
+    new: bool,
+) -> None:
+    from classifiers.cases import add_to_gallery, new_gallery
+    from embedder.manifest import read_manifest
+
+    frame = read_manifest(manifest)
+    with (
+        interruptible("What was written is kept: run the same command again to go on."),
+        progress_bar("Embedding") as progress,
+    ):
+        options: dict[str, Any] = {"thumbnails": thumbnails, "device": device, "workers": workers, "progress": progress}
+        if new:
+            assert model is not None
+            report = new_gallery(frame, model, gallery, **options)
+        else:
+            report = add_to_gallery(frame, gallery, model=model, **options)
+    for line in report.cleaned:
+        say(f"Cleaned up after a stopped writer: {line}")
+    if as_json:
+        print_json(
+            {
+                "gallery": str(gallery),
+                "added": report.added,
+                "already_there": report.already_there,
+                "failures": report.failures,
+            }
+        )
+    else:
+        there = f", {report.already_there} were there already" if report.already_there else ""
+        say(f"Added {report.added} rows to {gallery}{there}")
+    report_failures(report.failures, "rows")
+
+
+@index_app.command("remove")
+def index_remove(
+    gallery: GalleryPath,
+    patient: Annotated[str | None, typer.Option(help="Remove this woman.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Remove this data set, or the --patient of this data set.")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Remove this row. Repeatable.")] = None,
+    where: Annotated[str | None, typer.Option(help="Remove rows for which this holds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove rows so that their vectors, records and pictures are in no file of the gallery afterwards.
+
+    \b
+    Examples:
+      mammoseek index remove gallery --patient mias-007 --dataset mini-mias
+      mammoseek index remove gallery --where "dataset == 'trial' and age < 40"
+    """
+    from index.upkeep import remove_rows
+
+    with interruptible("Nothing was removed unless it was said: run the same command again."):
+        report = remove_rows(gallery, patient=patient, dataset=dataset, row_ids=row or (), where=where)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        say(
+            f"Removed {report.removed} rows; the gallery holds {report.remaining}. Checked: none of their vectors is in any file."
+        )
+
+
+@index_app.command("info")
+def index_info(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
+    """Show what a gallery holds and what it is bound to.
+
+    \b
+    Example:
+      mammoseek index info gallery
+    """
+    from index.upkeep import gallery_info
+
+    found = gallery_info(gallery)
+    if as_json:
+        print_json(found)
+        return
+    rows: list[tuple[str, object]] = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {key}", _line(item)) for key, item in value.items()]
+        else:
+            rows.append((name, _line(value)))
+    print_table(("what", "value"), rows)
+
+
+def _line(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or None
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or None
+    return value
+
+
+@index_app.command("verify")
+def index_verify(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
+    """Check every digest of a gallery and name what is damaged.
+
+    \b
+    Example:
+      mammoseek index verify gallery
+    """
+    from classifiers.cases import verify_with_model
+
+    report = verify_with_model(gallery)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_table(
+            ("file", "state", "rows", "what is wrong"), [(f.file, f.state, f.rows, f.problem) for f in report.files]
+        )
+        say("All is well." if report.ok else "The gallery is damaged.")
+    if not report.ok:
+        raise typer.Exit(console.EXIT_FAILED)
+
+
+# --------------------------------------------------------------------------------------- query and classify
+
+
+@app.command("query")
+def query_command(
+    gallery: GalleryPath,
+    image: Annotated[
+        Path | None, typer.Argument(help="The mammogram: DICOM, PNG, JPEG, PGM or TIFF.", metavar="IMAGE")
+    ] = None,
+    box: BoxText = None,
+    row: Annotated[
+        str | None, typer.Option(help="Ask with a row of the gallery instead of an image.", metavar="ROW_ID")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
+    where: Where = None,
+    patient: Patient = None,
+    dataset: Dataset = None,
+    include_same_patient: SamePatient = False,
+    spacing_mm: Spacing = None,
+    view: View = None,
+    model: Model = None,
+    montage: Annotated[Path | None, typer.Option(help="Write a picture of the query and its neighbours.")] = None,
+    device: Device = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the most similar findings of other women, with what is known of them.
+
+    \b
+    Examples:
+      mammoseek query gallery mdb028.png --box 282,653,395,766 --spacing-mm 0.2 -k 5 --montage answer.png
+      mammoseek query gallery --row mdb028-1 --where "pathology in ('benign', 'malignant')" --json
+      mammoseek query breast-gallery study/left-mlo.dcm --patient 4711
+    """
+    from classifiers.cases import ask_source
+
+    answer = ask_source(
+        gallery,
+        _source(image, box, row),
+        k=k,
+        where=where,
+        patient=patient,
+        dataset=dataset,
+        include_same_patient=include_same_patient,
+        spacing_mm=spacing_mm,
+        view=view,
+        model=model,
+        device=device,
+        montage=montage,
+    )
+    found = answer.to_dict()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            n["rank"],
+            n["row_id"],
+            n["patient_id"],
+            n["similarity"],
+            *[n.get(name) for name in _SHOWN],
+            Path(n["path"]).name,
+        )
+        for n in found["neighbours"]
+    ]
+    print_table(("rank", "row", "woman", "similarity", *[name.replace("_", " ") for name in _SHOWN], "image"), rows)
+    excluded = found["excluded_patient"]
+    typer.echo(f"Left out: {excluded}" if excluded else "Left out: nobody")
+    for note in found["notes"]:
+        typer.echo(f"Note: {note}")
+    if montage:
+        say(f"Montage in {montage}")
+
+
+_SHOWN = ("lesion_type", "pathology", "density", "laterality", "view")
+
+
+def _source(image: Path | None, box: str | None, row: str | None):  # type: ignore[no-untyped-def]
+    from classifiers.cases import Source
+    from embedder.findings import Box
+
+    if (image is None) == (row is None):
+        raise typer.BadParameter("name either an IMAGE or a --row of the gallery")
+    if row is not None and box is not None:
+        raise typer.BadParameter("a row of the gallery has its own box: leave --box out", param_hint="--box")
+    return Source(path=image, box=Box.parse(box) if box is not None else None, row_id=row)
+
+
+@app.command("classify")
+def classify_command(
+    gallery: GalleryPath,
+    image: Annotated[Path | None, typer.Argument(help="The mammogram.", metavar="IMAGE")] = None,
+    box: BoxText = None,
+    row: Annotated[str | None, typer.Option(help="Classify a row of the gallery.", metavar="ROW_ID")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="A label column; every usual one that can be answered unless given.")
+    ] = None,
+    patient: Patient = None,
+    dataset: Dataset = None,
+    spacing_mm: Spacing = None,
+    view: View = None,
+    model: Model = None,
+    device: Device = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Classify a place by the vote of its neighbours and by a linear head, side by side, with calibrated probabilities.
+
+    The woman's own findings neither vote nor train: everything is fitted on other women.
+
+    \b
+    Examples:
+      mammoseek classify gallery mdb028.png --box 282,653,395,766 --spacing-mm 0.2 --target pathology
+      mammoseek classify gallery --row mdb028-1 --json
+    """
+    from classifiers.cases import classify_source
+
+    answers = classify_source(
+        gallery,
+        _source(image, box, row),
+        targets=tuple(target) if target else None,
+        patient=patient,
+        dataset=dataset,
+        spacing_mm=spacing_mm,
+        view=view,
+        model=model,
+        device=device,
+    )
+    if as_json:
+        print_json([answer.to_dict() for answer in answers])
+        return
+    for answer in answers:
+        _print_classification(answer.to_dict())
+
+
+def _print_classification(found: dict[str, Any]) -> None:
+    parts = {"kNN vote": found["knn"], "linear head": found["head"]}
+    rows = []
+    for name in found["classes"]:
+        cells = [
+            None if part.get("probabilities") is None else part["probabilities"].get(name) for part in parts.values()
+        ]
+        rows.append((name, *cells))
+    print_table((found["target"], *parts), rows)
+    for label, part in parts.items():
+        typer.echo(f"  {label}: {part['basis']}")
+    if found["excluded_patient"]:
+        typer.echo(f"  left out: {found['excluded_patient']}")
+    typer.echo("")
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+@app.command("evaluate")
+def evaluate_command(
+    manifest: ManifestPath,
+    model: Annotated[Path | None, typer.Option(help="Score this model on women it has not seen.")] = None,
+    cross_validate: Annotated[
+        int | None,
+        typer.Option(
+            "--cross-validate", min=2, max=20, help="Train a fresh model in each of this many folds of women."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the scorecard as JSON.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the folds' models; kept, and gone on with when called again.")
+    ] = None,
+    granularity: Granularity = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="In cross-validation: the pretrained backbone, not trained.")
+    ] = False,
+    target: Annotated[list[str] | None, typer.Option(help="A label column to score. Repeatable.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap resamples of the women.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of folds and resamples.")] = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score retrieval and classification on held-out women, with 95 % intervals over women.
+
+    \b
+    Examples:
+      mammoseek evaluate mini-mias.csv --model frozen
+      mammoseek evaluate mini-mias.csv --cross-validate 5 --work folds -o scorecard.json
+      mammoseek evaluate mini-mias.csv --cross-validate 5 --granularity breast --frozen --json
+    """
+    from classifiers.crossvalidation import cross_validate as run_folds
+    from classifiers.crossvalidation import evaluate_model
+    from embedder.manifest import read_manifest
+
+    if (model is None) == (cross_validate is None):
+        raise typer.BadParameter("name either --model or --cross-validate")
+    frame = read_manifest(manifest)
+    targets = tuple(target) if target else None
+    with (
+        interruptible("Finished folds are kept where --work names a folder: run the same command again to go on."),
+        progress_bar("Evaluating") as progress,
+    ):
+        if model is not None:
+            scorecard = evaluate_model(
+                frame,
+                model,
+                targets=targets,
+                resamples=resamples,
+                seed=seed,
+                device=device,
+                workers=workers,
+                progress=progress,
+            )
+        else:
+            assert cross_validate is not None
+            scorecard = run_folds(
+                frame,
+                _recipe(recipe, settings, granularity),
+                folds=cross_validate,
+                frozen=frozen,
+                work=work,
+                targets=targets,
+                resamples=resamples,
+                seed=seed,
+                device=device,
+                workers=workers,
+                progress=progress,
+            ).scorecard
+    if output:
+        scorecard.save(output)
+    if as_json:
+        print_json(scorecard.to_dict())
+    else:
+        typer.echo(scorecard.to_text())
+        if output:
+            say(f"Scorecard in {output}")
+
+
+# --------------------------------------------------------------------------------------------------- demo
+
+
+@app.command("demo")
+def demo_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all that the demo makes.")] = Path(
+        "demo-output"
+    ),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of mini-MIAS; else ../shared/data/mini-mias, data/mini-mias, or its official home."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Show the whole line on real mammograms: read, train, index, query, classify, score held-out women.
+
+    \b
+    Examples:
+      mammoseek demo
+      mammoseek demo --data ~/mini-mias -o demo-output
+    """
+    from demo import run_demo
+
+    with interruptible("Run the demo again: finished steps are not repeated."):
+        run_demo(output, data=data, epochs=epochs, device=device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What the command line shows: errors as one message, progress bars, tables, JSON."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from errors import MammoseekError
+
+EXIT_FAILED = 1
+EXIT_PARTLY = 3
+EXIT_INTERRUPTED = 130
+
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line for the reader, on standard error: standard output belongs to the answer."""
+    _stderr.print(text, markup=False)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON with sorted keys; what JSON can't say (NaN) is null."""
+    typer.echo(json.dumps(without_nan(value), indent=2, sort_keys=True, ensure_ascii=False, default=str))
+
+
+def without_nan(value: Any) -> Any:
+    """Return a nested value with every number that is not finite replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Print a table on standard output; an unknown cell is a dash. Off a terminal it is as wide as it needs to be."""
+    # A pipe has no width of its own: nothing is cut there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 4096)
+    if title:
+        typer.echo(title)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row])
+    with console.capture() as captured:
+        console.print(table)
+    # The last column is padded to its width, which helps nobody.
+    typer.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text.replace("[", "\\[")
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on standard error.
+
+    Yields:
+        A function of items done, items in all, and optionally a new label. Off a terminal nothing is drawn.
+    """
+    if quiet or not _stderr.is_terminal:
+        yield lambda *_args, **_kwargs: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_stderr, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+
+        def update(done: int, total: int, description: str | None = None) -> None:
+            progress.update(task, completed=done, total=total, description=description or label)
+
+        yield update
+
+
+def report_failures(failures: Sequence[tuple[str, str]], what: str) -> None:
+    """List what failed at the end of a batch, and leave with the status that says so; nothing where all went well."""
+    if not failures:
+        return
+    say(f"{len(failures)} {what} failed:")
+    for name, message in failures[:50]:
+        say(f"  {name}: {message}")
+    if len(failures) > 50:
+        say(f"  and {len(failures) - 50} more")
+    raise typer.Exit(EXIT_PARTLY)
+
+
+@contextlib.contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Turn Ctrl-C into one line that says what was kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted. {message}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command line: a mistake of the input costs one message and a non-zero status, no traceback."""
+    try:
+        app()
+    except MammoseekError as error:
+        say(f"Error: {error}")
+        sys.exit(EXIT_FAILED)
+    except BrokenPipeError:
+        # Whoever reads our output has gone (`| head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        sys.exit(EXIT_INTERRUPTED)
+    except MemoryError:
+        say("Error: this machine's memory is too small for that; use fewer rows, smaller images or fewer workers")
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+            raise
+        say(f"Error: {error.filename or 'a file'}: {error.strerror}")
+        sys.exit(EXIT_FAILED)

@@ -1,0 +1,186 @@
+"""The crop that the network sees: centred on a finding or around a breast, at one scale both ways."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from embedder.breast import Pixels
+from embedder.findings import Box
+from embedder.preparation import PreparationConfig, PreparationError, Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class RoiCrop:
+    """What the network will see of one finding or breast.
+
+    Attributes:
+        pixels: float32 (height, width) in [0, 1].
+        extent_mm: Height in mm on the patient of the crop without its margin; None where the spacing is
+            unknown.
+        mm_per_pixel: Millimetres per pixel of the crop; None where unknown.
+        box: The marked place in pixels of the crop (x0, y0, x1, y1, fractions kept); None for a whole breast.
+    """
+
+    pixels: Pixels
+    extent_mm: float | None
+    mm_per_pixel: float | None
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A rectangle of the prepared image, in the coordinates of pixel edges; it may reach beyond the image."""
+
+    x0: float
+    y0: float
+    width: float
+    height: float
+
+
+def crop_shape(config: PreparationConfig, margin: float = 1.0) -> tuple[int, int]:
+    """Return rows and columns of a crop with a margin.
+
+    The margin is whole pixels, as many at each side as at the opposite one: the middle of the enlarged crop
+    is the crop without it.
+
+    Args:
+        config: The preparation.
+        margin: See `crop_roi`.
+
+    >>> crop_shape(PreparationConfig(height=224, width=160), 1.24)
+    (278, 198)
+    """
+    height = config.height + 2 * round(config.height * (margin - 1) / 2)
+    width = config.width + 2 * round(config.width * (margin - 1) / 2)
+    return height, width
+
+
+def crop_roi(
+    prepared: Prepared, box: Box | None, config: PreparationConfig, *, margin: float = 1.0
+) -> RoiCrop:
+    """Cut out what the network sees, at one scale in both directions, padded with background at the borders.
+
+    Args:
+        prepared: The prepared mammogram.
+        box: The finding in pixels of the stored image; None for the whole breast.
+        config: Size, context and floors of the crop.
+        margin: Enlarges the crop and its pixel size alike, to leave room for augmentation; 1 for none.
+
+    Raises:
+        PreparationError: A finding without a box, a breast with one, or a box that lies outside the image.
+    """
+    marked = _marked_place(prepared, box, config)
+    view = _breast_window(prepared, config) if marked is None else _finding_window(prepared, marked, config)
+    scale = config.height / view.height
+    height, width = crop_shape(config, margin)
+    x0 = view.x0 - (width - config.width) / 2 / scale
+    y0 = view.y0 - (height - config.height) / 2 / scale
+    pixels = _resample(prepared, marked, _Window(x0, y0, width / scale, height / scale), height, width)
+    place = None
+    if marked is not None:
+        place = (
+            (marked.x0 - x0) * scale,
+            (marked.y0 - y0) * scale,
+            (marked.x1 - x0) * scale,
+            (marked.y1 - y0) * scale,
+        )
+    spacing = prepared.spacing_mm
+    return RoiCrop(
+        pixels, view.height * spacing if spacing else None, spacing / scale if spacing else None, place
+    )
+
+
+def _marked_place(prepared: Prepared, box: Box | None, config: PreparationConfig) -> Box | None:
+    """Return the marked place in the prepared image, after checking it."""
+    if config.granularity == "breast":
+        if box is not None:
+            raise PreparationError("crop", f"the box {box} is given for a whole breast", "leave it out")
+        return None
+    if box is None:
+        raise PreparationError("crop", "a finding needs a box", "name it as x0,y0,x1,y1")
+    rows, columns = prepared.pixels.shape
+    if box.x0 < 0 or box.y0 < 0 or box.x1 > columns or box.y1 > rows:
+        raise PreparationError(
+            "crop",
+            f"the box {box} does not lie inside the image of {columns} × {rows} pixels",
+            "give it as x0,y0,x1,y1 in pixels of the stored image",
+        )
+    return prepared.place(box)
+
+
+def _finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> _Window:
+    """Return a window centred on a finding, its shorter side no less than context and floor ask for."""
+    aspect = config.width / config.height
+    floor = config.floor_mm / prepared.spacing_mm if prepared.spacing_mm else float(config.floor_pixels)
+    side = max(config.context * max(marked.width, marked.height), floor)
+    height = side if aspect >= 1 else side / aspect
+    x, y = marked.centre
+    return _Window(x - height * aspect / 2, y - height / 2, height * aspect, height)
+
+
+def _breast_window(prepared: Prepared, config: PreparationConfig) -> _Window:
+    """Return a window around the breast: chest wall at its left edge, spare room at the nipple's side."""
+    aspect = config.width / config.height
+    breast = _bounds(prepared)
+    height = config.context * max(breast.height, breast.width / aspect)
+    x, y = breast.centre
+    x0 = float(breast.x0) if config.chest_wall_left else x - height * aspect / 2
+    return _Window(x0, y - height / 2, height * aspect, height)
+
+
+def _bounds(prepared: Prepared) -> Box:
+    """Return the bounding box of the breast."""
+    rows, columns = prepared.pixels.shape
+    if prepared.mask is None or not prepared.mask.any():
+        return Box(0, 0, columns, rows)
+    across = np.flatnonzero(prepared.mask.any(axis=0))
+    down = np.flatnonzero(prepared.mask.any(axis=1))
+    return Box(int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1)
+
+
+def _resample(prepared: Prepared, marked: Box | None, window: _Window, height: int, width: int) -> Pixels:
+    """Resample a window without aliasing, zero outside the image and, where that is blanked, outside the
+    breast.
+
+    Only pixels of the image are touched, however far the window reaches beyond it.
+    """
+    rows, columns = prepared.pixels.shape
+    # One pixel more than the window, which the interpolation at its edge looks at.
+    top, bottom = max(0, int(np.floor(window.y0)) - 1), min(rows, int(np.ceil(window.y0 + window.height)) + 1)
+    left, right = (
+        max(0, int(np.floor(window.x0)) - 1),
+        min(columns, int(np.ceil(window.x0 + window.width)) + 1),
+    )
+    pixels = prepared.pixels[top:bottom, left:right]
+    if prepared.blank_outside and prepared.mask is not None:
+        shown = prepared.mask[top:bottom, left:right]
+        if marked is not None:
+            shown = shown.copy()
+            shown[marked.y0 - top : marked.y1 - top, marked.x0 - left : marked.x1 - left] = True
+        pixels = np.where(shown, pixels, np.float32(0))
+    scale = window.height / height
+    step_x = step_y = 1.0
+    if scale > 1:
+        # Areas are averaged first; the affine step that follows places them to a fraction of a pixel.
+        reduced = max(1, round(pixels.shape[1] / scale)), max(1, round(pixels.shape[0] / scale))
+        step_x, step_y = pixels.shape[1] / reduced[0], pixels.shape[0] / reduced[1]
+        pixels = np.asarray(cv2.resize(pixels, reduced, interpolation=cv2.INTER_AREA), np.float32)
+    # Pixel centres: output pixel i looks at (i + 0.5) · scale + offset − 0.5 of the reduced image.
+    transform = np.array(
+        [
+            [scale / step_x, 0, (window.x0 - left + 0.5 * scale) / step_x - 0.5],
+            [0, scale / step_y, (window.y0 - top + 0.5 * scale) / step_y - 0.5],
+        ],
+        np.float64,
+    )
+    resampled = cv2.warpAffine(
+        np.ascontiguousarray(pixels),
+        transform,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0,
+    )
+    # Interpolation in fixed point may overshoot by a rounding error.
+    return np.asarray(np.clip(resampled, 0, 1), np.float32)

@@ -1,0 +1,232 @@
+"""The rules of a manifest: what each row and column must hold, told so that it can be mended."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from embedder.findings import (
+    BOX_COLUMNS,
+    COLUMNS,
+    INTEGER_COLUMNS,
+    KNOWN_TERMS,
+    NUMBER_COLUMNS,
+    REQUIRED_COLUMNS,
+    TERM_SEPARATOR,
+    TERMS,
+    patient_key,
+)
+from errors import MammoseekError
+
+MISSING_WORDS = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
+    | {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
+"""Cells of a CSV file that stand for an unknown value, as pandas and R write them."""
+
+_PROBLEMS_SHOWN = 10
+_LARGEST_SIDE = 1_000_000
+_RANGES = {
+    "spacing_mm": (0.001, 5.0),
+    "age": (0.0, 130.0),
+    "subtlety": (1, 5),
+    "image_rows": (1, _LARGEST_SIDE),
+    "image_columns": (1, _LARGEST_SIDE),
+}
+_TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in (*INTEGER_COLUMNS, *NUMBER_COLUMNS))
+
+
+class ManifestError(MammoseekError):
+    """A manifest that can't be read or written, or that contradicts itself; the message gives rows and columns."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a manifest.
+
+    Attributes:
+        row: Row of the table, counted from 1 below the header; None where it concerns the whole table.
+        column: The column; None where it concerns the row.
+        message: What is wrong.
+    """
+
+    row: int | None
+    column: str | None
+    message: str
+
+    def __str__(self) -> str:
+        place = [f"row {self.row}"] if self.row is not None else []
+        place += [f"column {self.column}"] if self.column is not None else []
+        return f"{', '.join(place)}: {self.message}" if place else self.message
+
+
+def raise_problems(subject: object, problems: list[Problem]) -> None:
+    """Raise what is wrong, if anything is.
+
+    Args:
+        subject: What the error is about.
+        problems: What is wrong with it.
+
+    Raises:
+        ManifestError: Something is; up to ten problems are named.
+    """
+    if not problems:
+        return
+    shown = [str(problem) for problem in problems[:_PROBLEMS_SHOWN]]
+    more = len(problems) - len(shown)
+    cause = shown[0] if len(problems) == 1 else "\n  " + "\n  ".join(shown)
+    raise ManifestError(subject, cause + (f"\n  and {more} more" if more else ""))
+
+
+def check_types(raw: pd.DataFrame, subject: object) -> None:
+    """Check, before a table gets its types, that every known cell of a column of numbers is one.
+
+    Raises:
+        ManifestError: A cell is not a number, not finite, or not whole where it must be.
+    """
+    problems = []
+    for name in (*INTEGER_COLUMNS, *NUMBER_COLUMNS):
+        if name not in raw.columns:
+            continue
+        numbers = pd.to_numeric(raw[name].astype("object"), errors="coerce").astype("float64")
+        wrong = raw[name].notna() & ~np.isfinite(numbers)
+        if name in INTEGER_COLUMNS:
+            wrong |= numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() > 2**31))
+        kind = "a whole number" if name in INTEGER_COLUMNS else "a number"
+        for row in _places(wrong):
+            problems.append(Problem(row + 1, name, f"{_quoted(raw[name].iloc[row])} is not {kind}"))
+    raise_problems(subject, problems)
+
+
+def validate(frame: pd.DataFrame, subject: object = "manifest") -> None:
+    """Check a typed table: required cells, known terms, ranges, boxes, duplicate ids, no woman in two splits.
+
+    Args:
+        frame: A table as `findings_frame` or `typed_columns` gives it.
+        subject: What an error is about.
+
+    Raises:
+        ManifestError: Something is wrong; up to ten problems are named by row and column.
+    """
+    problems = [
+        *_required_problems(frame),
+        *_text_problems(frame),
+        *_term_problems(frame),
+        *_range_problems(frame),
+        *_box_problems(frame),
+        *_duplicate_problems(frame),
+        *_split_problems(frame),
+    ]
+    raise_problems(subject, problems)
+
+
+def _places(where: pd.Series | npt.NDArray[np.bool_]) -> list[int]:
+    """Return the positions of the rows where something holds; unknown is not."""
+    values = where.fillna(False).to_numpy(np.bool_) if isinstance(where, pd.Series) else where
+    return [int(row) for row in np.flatnonzero(values)]
+
+
+def _quoted(value: object) -> str:
+    """Return a value as an error shows it: a cell may be of any length."""
+    text = str(value)
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")
+
+
+def _required_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    for name in REQUIRED_COLUMNS:
+        for row in _places(frame[name].isna() | (frame[name].str.strip() == "")):
+            yield Problem(row + 1, name, "is empty")
+
+
+def _text_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    """Find text that a CSV file would give back as something else, or that no name contains."""
+    for name in _TEXT_COLUMNS:
+        for text in frame[name].dropna().unique():
+            cause = _text_problem(text)
+            if cause:
+                for row in _places(frame[name] == text):
+                    yield Problem(row + 1, name, f"{_quoted(text)} {cause}")
+
+
+def _text_problem(text: str) -> str:
+    if not text.strip():
+        return ""  # an empty cell is a matter of required columns and known terms
+    if text in MISSING_WORDS:
+        return "stands for an unknown value: leave the cell empty"
+    if text.strip() != text:
+        return "begins or ends with white space"
+    # A newline or a null byte is no part of a name, and a way to write lines into what is printed.
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        return "contains a control character"
+    return ""
+
+
+def _term_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    for name, known in KNOWN_TERMS.items():
+        for term in frame[name].dropna().unique():
+            parts = str(term).split(TERM_SEPARATOR) if name in TERMS else [str(term)]
+            if all(part in known for part in parts):
+                continue
+            row = _places(frame[name] == term)[0]
+            yield Problem(row + 1, name, f"{_quoted(term)} is none of {', '.join(known)}")
+
+
+def _range_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    for name, (low, high) in _RANGES.items():
+        values = frame[name].astype("float64")
+        for row in _places(values.notna() & ~values.between(low, high)):
+            yield Problem(row + 1, name, f"{values.iloc[row]:g} is not {low:g} to {high:g}")
+
+
+def _box_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    corners = frame[list(BOX_COLUMNS)].astype("float64")
+    given = corners.notna()
+    finding = (frame["granularity"] == "finding").fillna(False).to_numpy(np.bool_)
+    breast = (frame["granularity"] == "breast").fillna(False).to_numpy(np.bool_)
+    complete = given.all(axis=1).to_numpy()
+    for row in _places(finding & ~complete):
+        lacking = [name for name in BOX_COLUMNS if not given[name].iloc[row]]
+        yield Problem(row + 1, ", ".join(lacking), "a finding needs a box")
+    for row in _places(breast & given.any(axis=1).to_numpy()):
+        stated = [name for name in BOX_COLUMNS if given[name].iloc[row]]
+        cause = "a whole breast has no box: leave them empty, or make it a finding"
+        yield Problem(row + 1, ", ".join(stated), cause)
+    whole = finding & complete
+    for low, high, size in (("x0", "x1", "image_columns"), ("y0", "y1", "image_rows")):
+        for row in _places(whole & (corners[low] >= corners[high]).to_numpy()):
+            start, end = int(corners[low].iloc[row]), int(corners[high].iloc[row])
+            cause = f"the box is empty or inverted ({low} {start}, {high} {end})"
+            yield Problem(row + 1, f"{low}, {high}", cause)
+        for row in _places(whole & (corners[low] < 0).to_numpy()):
+            yield Problem(row + 1, low, f"{int(corners[low].iloc[row])} lies outside the image")
+        limit = frame[size].astype("float64")
+        for row in _places(whole & (corners[high] > limit).to_numpy()):
+            end, bound = int(corners[high].iloc[row]), int(limit.iloc[row])
+            cause = f"{end} lies outside the image, which has {bound} {size.removeprefix('image_')}"
+            yield Problem(row + 1, high, cause)
+
+
+def _duplicate_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for row, row_id in enumerate(frame["row_id"]):
+        if pd.isna(row_id):
+            continue
+        if row_id in first:
+            yield Problem(row + 1, "row_id", f"{_quoted(row_id)} stands in row {first[row_id] + 1} already")
+        else:
+            first[row_id] = row
+
+
+def _split_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    sides: dict[str, str] = {}
+    told: set[str] = set()
+    for row, (woman, split) in enumerate(zip(patient_key(frame), frame["split"], strict=True)):
+        if pd.isna(split) or woman in told:
+            continue
+        if sides.setdefault(woman, split) != split:
+            told.add(woman)
+            cause = f"the woman {woman[:80]} is in {sides[woman]} and in {split}: she can be in one only"
+            yield Problem(row + 1, "split", cause)

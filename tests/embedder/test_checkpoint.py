@@ -1,0 +1,178 @@
+"""A model on disk: what names it, what it survives, and what is refused."""
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from embedder import checkpoint as module
+from embedder.checkpoint import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ModelCard,
+    ModelError,
+    load_model,
+    read_card,
+    save_model,
+    woman_digest,
+    write_atomically,
+)
+from embedder.network import EmbedderNetwork, NetworkConfig
+from embedder.preparation import PreparationConfig
+
+HEADS = {"pathology": ("benign", "malignant")}
+
+
+@pytest.fixture
+def card(tiny_network: NetworkConfig, tiny_preparation: PreparationConfig) -> ModelCard:
+    return ModelCard(
+        tiny_network, tiny_preparation, HEADS, "random start", women={"train": (woman_digest("d/1"),)}
+    )
+
+
+@pytest.fixture
+def network(tiny_network: NetworkConfig) -> EmbedderNetwork:
+    torch.manual_seed(0)
+    return EmbedderNetwork(tiny_network, HEADS).eval()
+
+
+def test_a_model_comes_back_as_it_was(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
+    digest = save_model(tmp_path / "model", network.state_dict(), card)
+    again, same_card, same_digest = load_model(tmp_path / "model")
+    assert same_digest == digest
+    assert same_card == card
+    assert not again.training
+    image = torch.rand(2, 1, 32, 32)
+    assert torch.equal(again(image).embedding, network(image).embedding)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [CARD_FILE, WEIGHTS_FILE]
+
+
+def test_the_digest_changes_with_all_that_vectors_depend_on_and_with_nothing_else(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
+) -> None:
+    state = network.state_dict()
+    digest = save_model(tmp_path / "a", state, card)
+    same = dataclasses.replace(card, training={"epochs": 3}, code_version="9", weights_origin="elsewhere")
+    assert save_model(tmp_path / "b", state, same) == digest
+    other_preparation = dataclasses.replace(card.preparation, context=2.0)
+    assert save_model(tmp_path / "c", state, dataclasses.replace(card, preparation=other_preparation)) != digest
+    other_network = dataclasses.replace(card.network, physical_scale=False)
+    assert save_model(tmp_path / "d", state, dataclasses.replace(card, network=other_network)) != digest
+    changed = {name: value.clone() for name, value in state.items()}
+    changed["embed.1.weight"][0, 0] += 1e-3
+    assert save_model(tmp_path / "e", changed, card) != digest
+
+
+def test_another_model_is_not_overwritten(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
+) -> None:
+    digest = save_model(tmp_path, network.state_dict(), card)
+    assert save_model(tmp_path, network.state_dict(), card) == digest
+    other = {name: value + 1 for name, value in network.state_dict().items()}
+    with pytest.raises(ModelError, match="holds another model; choose another folder"):
+        save_model(tmp_path, other, card)
+    assert load_model(tmp_path)[2] == digest
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "cause"),
+    [
+        (CARD_FILE, b"", "is damaged"),
+        (CARD_FILE, b"[]", "is damaged"),
+        (CARD_FILE, b'{"format": 1}', "is damaged"),
+        (CARD_FILE, b"[" * 100_000, "is damaged"),
+        (CARD_FILE, b"\xff\xfe", "is damaged"),
+        (CARD_FILE, b'{"format": 99}', "is of format 99, this version reads 1; update"),
+        (WEIGHTS_FILE, b"", "do not belong together"),
+        (WEIGHTS_FILE, None, "can't be read"),
+        (CARD_FILE, None, "is no model: it has no card.json"),
+    ],
+)
+def test_a_damaged_model_is_refused(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork, file: str, content: bytes | None, cause: str
+) -> None:
+    save_model(tmp_path, network.state_dict(), card)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ModelError, match=cause) as caught:
+        load_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_one_changed_byte_of_the_weights_is_seen(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
+) -> None:
+    save_model(tmp_path, network.state_dict(), card)
+    content = bytearray((tmp_path / WEIGHTS_FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match="do not belong together"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"backbone": "net_of_the_future"}, {"option_of_the_future": 1}])
+def test_a_card_of_another_version_is_refused_by_name(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork, change: dict[str, object]
+) -> None:
+    save_model(tmp_path, network.state_dict(), card)
+    values = json.loads((tmp_path / CARD_FILE).read_text())
+    values["network"] |= change
+    values["digest"] = "0" * 64
+    (tmp_path / CARD_FILE).write_text(json.dumps(values))
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_weights_that_do_not_fit_their_card_are_refused(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
+) -> None:
+    state = dict(network.state_dict())
+    state.pop("heads.pathology.weight")
+    save_model(tmp_path, state, card)
+    with pytest.raises(ModelError, match="does not hold this network's weights"):
+        load_model(tmp_path)
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(ModelError, match=r"can't be written \(No space left on device\); free some space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_get_the_usual_rights(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"")
+    (tmp_path / "usual").touch()
+    rights = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("file", "usual")]
+    assert rights[0] == rights[1]
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model").touch()
+    with pytest.raises(ModelError, match="can't be written"):
+        write_atomically(tmp_path / "model" / "card.json", b"")
+
+
+def test_a_card_knows_its_women_without_naming_them(card: ModelCard) -> None:
+    assert card.role("d/1") == "train"
+    assert card.role("d/2") == "unseen"
+    assert "d/1" not in json.dumps(card.to_dict())
+
+
+def test_reading_a_card_alone(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
+    digest = save_model(tmp_path, network.state_dict(), card)
+    assert read_card(tmp_path) == (card, digest)

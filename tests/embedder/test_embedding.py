@@ -1,0 +1,214 @@
+"""Embedding: the same vector alone and in company, streams, failures, and models that were never trained."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from embedder import embedding
+from embedder.checkpoint import ModelError, load_model
+from embedder.crops import RoiCrop
+from embedder.embedding import EmbeddedBatch, Embedder, encode_png, pretrained_model
+from embedder.findings import Box
+from embedder.network import NetworkConfig
+from embedder.preparation import PreparationConfig
+from embedder.weights import WeightsError
+from errors import MammoseekError
+
+Make = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def embedder(
+    tiny_network: NetworkConfig, tiny_preparation: PreparationConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Embedder:
+    folder = tmp_path_factory.mktemp("model")
+    pretrained_model(folder, tiny_network, tiny_preparation)
+    return Embedder.load(folder, device="cpu", batch_size=8)
+
+
+def gather(batches: Iterator[EmbeddedBatch]) -> tuple[pd.DataFrame, np.ndarray, list[tuple[str, str]]]:
+    found = list(batches)
+    return (
+        pd.concat([batch.records for batch in found], ignore_index=True),
+        np.concatenate([batch.vectors for batch in found]),
+        [failure for batch in found for failure in batch.failures],
+    )
+
+
+def test_a_manifest_and_its_rows_one_by_one_give_the_same_vectors(
+    embedder: Embedder, synthetic_manifest: Make
+) -> None:
+    frame = synthetic_manifest(20)
+    records, vectors, failures = gather(embedder.embed_manifest(frame, workers=2))
+    assert failures == []
+    assert records.equals(frame)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    for row, vector in zip(frame.itertuples(), vectors, strict=True):
+        alone = embedder.embed(Path(row.path), Box(row.x0, row.y0, row.x1, row.y1), spacing_mm=row.spacing_mm)
+        assert np.abs(alone.vector - vector).max() < 1e-6
+        assert alone.path == Path(row.path)
+
+
+def test_the_same_query_gives_the_same_bits(embedder: Embedder, synthetic_manifest: Make) -> None:
+    frame = synthetic_manifest(1)
+    path, box = Path(frame["path"].iloc[0]), Box(13, 48, 37, 72)
+    first = embedder.embed(path, box, spacing_mm=0.4).vector
+    assert all(
+        np.array_equal(embedder.embed(path, box, spacing_mm=0.4).vector, first) for _ in range(5)
+    )
+    frame_vectors = gather(embedder.embed_manifest(synthetic_manifest(10), workers=3))[1]
+    again = gather(embedder.embed_manifest(synthetic_manifest(10), workers=1))[1]
+    assert np.array_equal(frame_vectors, again)
+
+
+def test_a_bad_image_costs_its_rows_only(
+    embedder: Embedder, synthetic_manifest: Make, tmp_path: Path
+) -> None:
+    frame = synthetic_manifest(20)
+    _, expected, _ = gather(embedder.embed_manifest(frame))
+    broken = frame.copy()
+    (tmp_path / "empty.png").touch()
+    broken.loc[3, "path"] = str(tmp_path / "empty.png")
+    broken.loc[11, "path"] = str(tmp_path / "missing.png")
+    broken.loc[12, ["x0", "x1"]] = [110, 500]
+    records, vectors, failures = gather(embedder.embed_manifest(broken))
+    assert [row for row, _ in failures] == [frame["row_id"][i] for i in (3, 11, 12)]
+    assert "empty.png" in failures[0][1]
+    assert "missing.png" in failures[1][1]
+    kept = [i for i in range(20) if i not in (3, 11, 12)]
+    assert records["row_id"].tolist() == frame["row_id"].iloc[kept].tolist()
+    assert np.abs(vectors - expected[kept]).max() < 1e-6
+
+
+def test_a_manifest_of_bad_images_gives_failures_only(
+    embedder: Embedder, synthetic_manifest: Make, tmp_path: Path
+) -> None:
+    frame = synthetic_manifest(3).assign(path=str(tmp_path / "none.png"))
+    [batch] = embedder.embed_manifest(frame)
+    assert batch.vectors.shape == (0, embedder.dimension)
+    assert len(batch.failures) == 3
+    assert batch.records.empty
+
+
+def test_it_streams_and_reads_ahead_only_a_little(
+    embedder: Embedder, synthetic_manifest: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = synthetic_manifest(20)
+    many = pd.concat([frame] * 20, ignore_index=True)
+    # Each row is an image of its own, as far as the reader knows.
+    many["path"] = [f"{Path(path).parent}/./{'./' * (i // 20)}{Path(path).name}" for i, path in enumerate(many["path"])]
+    many["row_id"] = [str(i) for i in range(len(many))]
+    read: list[str] = []
+    from embedder import rois
+
+    whole = rois.read_mammogram
+    monkeypatch.setattr(rois, "read_mammogram", lambda path, **options: (read.append(path), whole(path, **options))[1])
+    stream = embedder.embed_manifest(many, workers=2)
+    first = next(stream)
+    assert len(first.records) == 8
+    assert len(read) <= 8 + 4 * 2 + 2
+    stream.close()
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("mammoseek-read")]
+    for thread in threads:
+        thread.join(5)
+    assert len(read) <= 8 + 4 * 2 + 4
+
+
+def test_rows_of_another_granularity_are_refused(embedder: Embedder, synthetic_manifest: Make) -> None:
+    with pytest.raises(ModelError, match="embeds rows of granularity finding only"):
+        list(embedder.embed_manifest(synthetic_manifest(2).assign(granularity="breast")))
+
+
+def test_a_place_is_needed_for_findings_and_refused_for_breasts(
+    embedder: Embedder, synthetic_manifest: Make, tmp_path: Path, tiny_network: NetworkConfig
+) -> None:
+    path = Path(synthetic_manifest(1)["path"].iloc[0])
+    with pytest.raises(ModelError, match="it needs a place; add --box"):
+        embedder.embed(path)
+    with pytest.raises(MammoseekError, match=str(path)):
+        embedder.embed(path, Box(100, 100, 5000, 5000))
+    with pytest.raises(MammoseekError, match="no-such"):
+        embedder.embed(tmp_path / "no-such.png", Box(0, 0, 9, 9))
+    preparation = PreparationConfig(granularity="breast", height=32, width=32, context=1.0)
+    pretrained_model(tmp_path / "breast", tiny_network, preparation)
+    breast = Embedder.load(tmp_path / "breast", device="cpu")
+    with pytest.raises(ModelError, match="leave --box out"):
+        breast.embed(path, Box(0, 0, 9, 9))
+    assert breast.embed(path).vector.shape == (breast.dimension,)
+
+
+def test_thumbnails_are_what_the_network_saw(embedder: Embedder, synthetic_manifest: Make) -> None:
+    frame = synthetic_manifest(3)
+    [batch] = embedder.embed_manifest(frame, thumbnails=True)
+    assert batch.thumbnails is not None
+    picture = cv2.imdecode(np.frombuffer(batch.thumbnails[0], np.uint8), cv2.IMREAD_UNCHANGED)
+    crop = embedder.embed(Path(frame["path"][0]), Box(13, 48, 37, 72), spacing_mm=0.4).crop
+    assert np.abs(picture / 255 - crop.pixels).max() <= 0.5 / 255 + 1e-6
+    assert next(iter(embedder.embed_manifest(frame))).thumbnails is None
+
+
+def test_a_picture_survives_its_png() -> None:
+    pixels = np.linspace(-0.1, 1.1, 64, dtype=np.float32).reshape(8, 8)
+    again = cv2.imdecode(np.frombuffer(encode_png(pixels), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.abs(again / 255 - np.clip(pixels, 0, 1)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_no_crops_give_no_vectors(embedder: Embedder) -> None:
+    assert embedder.embed_crops([]).shape == (0, embedder.dimension)
+
+
+def test_the_crops_extent_is_passed_on(
+    tiny_network: NetworkConfig, tiny_preparation: PreparationConfig, tmp_path: Path, embedder: Embedder
+) -> None:
+    from embedder.checkpoint import ModelCard
+    from embedder.network import EmbedderNetwork
+
+    network = EmbedderNetwork(tiny_network, {}).eval()
+    card = ModelCard(tiny_network, tiny_preparation, {}, "random start")
+    trained = Embedder(network, card, "0" * 64, device="cpu")
+    pixels = np.random.default_rng(0).random((32, 32), np.float32)
+    small, unknown = (RoiCrop(pixels, mm, None, None) for mm in (10.0, None))
+    vectors = trained.embed_crops([small, unknown])
+    expected = network(torch.from_numpy(pixels)[None, None], torch.tensor([10.0])).embedding
+    assert np.abs(vectors[0] - expected.detach().numpy()).max() < 1e-6
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_a_pretrained_model_has_the_backbones_features(
+    embedder: Embedder, tiny_network: NetworkConfig, tmp_path: Path, tiny_preparation: PreparationConfig
+) -> None:
+    assert embedder.dimension == 256
+    assert embedder.card.heads == {}
+    assert embedder.card.network.embedding_dimension is None
+    assert embedder.preparation_digest == tiny_preparation.digest
+    digest = pretrained_model(tmp_path, dataclasses.replace(tiny_network), tiny_preparation)
+    assert load_model(tmp_path)[2] == digest
+
+
+def test_a_pretrained_model_that_cannot_see_its_crops_is_not_written(
+    tmp_path: Path, tiny_preparation: PreparationConfig
+) -> None:
+    with pytest.raises(WeightsError, match="does not work on crops"):
+        pretrained_model(tmp_path / "m", NetworkConfig("test_vit", "none", pooling="gem"), tiny_preparation)
+    assert not (tmp_path / "m").exists()
+
+
+def test_embedding_leaves_no_gradients_behind(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    forward = embedder.network.forward
+    monkeypatch.setattr(
+        embedder.network, "forward", lambda *a: (seen.append(torch.is_grad_enabled()), forward(*a))[1]
+    )
+    crop: Any = RoiCrop(np.zeros((32, 32), np.float32), None, None, None)
+    embedder.embed_crops([crop] * 9)
+    assert seen == [False, False]
+    assert embedding.torch.is_grad_enabled()

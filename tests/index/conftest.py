@@ -1,0 +1,78 @@
+"""Small galleries of made-up findings, for all tests of the room."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from index.manifest import GalleryIdentity
+from index.upkeep import build_gallery
+
+DIMENSION = 16
+IDENTITY = GalleryIdentity("a" * 64, "b" * 64, "finding", DIMENSION)
+
+
+def findings(count: int, *, first: int = 0, seed: int = 0, dimension: int = DIMENSION) -> SimpleNamespace:
+    """Return `count` findings as an embedder hands them over: three of each woman, two on each image."""
+    rng = np.random.default_rng([seed, first])
+    vectors = rng.normal(size=(count, dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    numbers = range(first, first + count)
+    records = pd.DataFrame(
+        {
+            "row_id": [f"row-{i:04d}" for i in numbers],
+            "path": [f"/images/{i // 2:04d}.png" for i in numbers],
+            "granularity": "finding",
+            "x0": [10 + i for i in numbers],
+            "y0": 20,
+            "x1": [60 + i for i in numbers],
+            "y1": 90,
+            "dataset": "films",
+            "patient_id": [f"W{i // 3:03d}" for i in numbers],
+            "density": ["ABCD"[i % 4] if i % 5 else None for i in numbers],
+            "age": [float(40 + i % 30) if i % 3 else np.nan for i in numbers],
+            "view": ["MLO" if i % 2 else "CC" for i in numbers],
+        }
+    )
+    thumbnails = [b"\x89PNG\r\n\x1a\n" + rng.bytes(60) for _ in numbers]
+    return SimpleNamespace(records=records, vectors=vectors, thumbnails=thumbnails, failures=[])
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here cuts the power, and a process that is killed leaves its writes to the kernel."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def make_findings() -> Callable[..., SimpleNamespace]:
+    return findings
+
+
+@pytest.fixture
+def identity() -> GalleryIdentity:
+    return IDENTITY
+
+
+@pytest.fixture
+def make_gallery(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that builds a gallery of some findings, one segment per batch given."""
+
+    def make(*batches: Any, name: str = "gallery", identity: GalleryIdentity = IDENTITY) -> Path:
+        folder = tmp_path / name
+        for batch in batches or (findings(20), findings(13, first=20)):
+            build_gallery(folder, identity, batch.records, lambda todo, batch=batch: [batch])
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def gallery_folder(make_gallery: Callable[..., Path]) -> Path:
+    """A gallery of 33 findings of 11 women in two segments, with thumbnails and a fresh cache."""
+    return make_gallery()

@@ -1,0 +1,339 @@
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index import GalleryError, QueryError
+from index.exclusion import UNKNOWN_WOMAN
+from index.gallery import Gallery
+from index.manifest import GalleryIdentity
+from index.retrieval import Answer, ask, ask_many, query_image, query_row
+from index.writer import GalleryWriter, create_gallery
+
+
+@pytest.fixture
+def gallery(gallery_folder: Path) -> Gallery:
+    return Gallery.open(gallery_folder)
+
+
+def as_bytes(answer: Answer) -> bytes:
+    return json.dumps(answer.to_dict(), sort_keys=True, allow_nan=False).encode()
+
+
+def ids(answer: Answer) -> list[str]:
+    return [neighbour.row_id for neighbour in answer.neighbours]
+
+
+def slow_answer(vectors: np.ndarray, row_ids: list[str], query: np.ndarray, k: int, allowed: list[bool]) -> list[str]:
+    """Return the ids of the k nearest allowed rows: all similarities in float64, one at a time, then sorted."""
+    scored = []
+    for vector, row_id, may in zip(vectors, row_ids, allowed, strict=True):
+        if may:
+            total = 0.0
+            for a, b in zip(vector.tolist(), query.tolist(), strict=True):
+                total += a * b
+            scored.append((-float(np.float32(total)), row_id))
+    return [row_id for _, row_id in sorted(scored)[:k]]
+
+
+@st.composite
+def small_worlds(draw: st.DrawFn) -> tuple[np.ndarray, pd.DataFrame]:
+    """Galleries with few women, few distinct vectors, and the same id in two data sets."""
+    rows = draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pool = rng.normal(size=(draw(st.integers(1, 6)), 4)).astype(np.float32)
+    pool /= np.linalg.norm(pool, axis=1, keepdims=True)
+    records = pd.DataFrame(
+        {
+            "row_id": [f"r{i}" for i in rng.permutation(rows)],
+            "granularity": "finding",
+            "patient_id": [f"p{i}" for i in rng.integers(0, 4, rows)],
+            "dataset": [f"d{i}" for i in rng.integers(0, 2, rows)],
+            "density": [None if i == 4 else "ABCD"[i] for i in rng.integers(0, 5, rows)],
+        }
+    )
+    return pool[rng.integers(0, len(pool), rows)], records
+
+
+@settings(deadline=None, max_examples=25)
+@given(small_worlds(), st.integers(1, 30), st.sampled_from([None, "density == 'A'", "not density == 'A'"]))
+def test_no_woman_meets_herself_and_nobody_else_is_missed(
+    world: tuple[np.ndarray, pd.DataFrame], k: int, where: str | None
+) -> None:
+    vectors, records = world
+    keys = (records["dataset"] + "/" + records["patient_id"]).tolist()
+    row_ids, density = records["row_id"].tolist(), records["density"].tolist()
+    passes = [where is None or (d == "A" if where.startswith("d") else d not in ("A", None)) for d in density]
+    passes = [p and d == d for p, d in zip(passes, density, strict=True)] if where else passes
+    with tempfile.TemporaryDirectory() as folder:
+        create_gallery(Path(folder), GalleryIdentity("m", "p", "finding", 4))
+        with GalleryWriter(Path(folder)) as writer:
+            writer.append(vectors, records)
+        gallery = Gallery.open(Path(folder))
+        together = ask_many(gallery, vectors, keys, k=k, where=where)
+        for position, (row_id, key) in enumerate(zip(row_ids, keys, strict=True)):
+            others = [p and other != key for p, other in zip(passes, keys, strict=True)]
+            expected = slow_answer(vectors, row_ids, vectors[position], k, others)
+            assert len(expected) == min(k, sum(others))
+            alone = ask(gallery, vectors[position], k=k, patient_key=key, where=where)
+            by_row = query_row(gallery, row_id, k=k, where=where)
+            assert ids(alone) == ids(by_row) == expected
+            assert as_bytes(together[position]) == as_bytes(alone)
+            assert key not in {f"{n.record['dataset']}/{n.patient_id}" for n in alone.neighbours}
+            assert alone.excluded_patient == records["patient_id"][position]
+            hers = query_row(gallery, row_id, k=k, where=where, include_same_patient=True)
+            not_itself = [p and other != row_id for p, other in zip(passes, row_ids, strict=True)]
+            assert ids(hers) == slow_answer(vectors, row_ids, vectors[position], k, not_itself)
+            assert hers.excluded_patient is None
+
+
+def test_the_answer_says_all_that_a_reader_needs(gallery: Gallery) -> None:
+    found = query_row(gallery, "row-0007", k=3, where="density is not None").to_dict()
+    assert found["query"] == {
+        "k": 3,
+        "where": "density is not None",
+        "include_same_patient": False,
+        "path": "/images/0003.png",
+        "box": [17, 20, 67, 90],
+        "row_id": "row-0007",
+        "patient": "W002",
+        "dataset": "films",
+        "spacing_mm": None,
+        "view": None,
+    }
+    assert (found["excluded_patient"], found["excluded_dataset"], found["excluded_rows"]) == ("W002", "films", 3)
+    assert found["replay"]["gallery_generation"] == gallery.generation
+    assert found["replay"]["segments_digest"] == gallery.manifest.segments_digest
+    assert found["replay"]["model_digest"] == "a" * 64
+    assert found["replay"]["preparation_digest"] == "b" * 64
+    assert found["notes"] == []
+    for rank, neighbour in enumerate(found["neighbours"], start=1):
+        position = gallery.position(neighbour["row_id"])
+        assert neighbour["rank"] == rank
+        assert neighbour["box"] == [10 + position, 20, 60 + position, 90]
+        assert all(type(corner) is int for corner in neighbour["box"])
+        assert neighbour["path"] == f"/images/{position // 2:04d}.png"
+        age = gallery.records["age"][position]
+        assert neighbour["age"] == (None if np.isnan(age) else age)
+        exact = np.dot(gallery.vectors[position].astype(float), gallery.vectors[7].astype(float))
+        assert neighbour["similarity"] == pytest.approx(exact, abs=1e-6)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_whole_breast_has_no_box(
+    tmp_path: Path, identity: GalleryIdentity, make_findings: Callable[..., Any]
+) -> None:
+    batch = make_findings(6)
+    create_gallery(tmp_path, replace(identity, granularity="breast"))
+    with GalleryWriter(tmp_path) as writer:
+        records = batch.records.drop(columns="path").assign(granularity="breast", x0=None, y0=None, x1=None, y1=None)
+        writer.append(batch.vectors, records)
+    found = query_row(Gallery.open(tmp_path), "row-0000", k=2).to_dict()
+    assert [(n["box"], n["path"], n["x0"]) for n in found["neighbours"]] == [(None, None, None)] * 2
+    assert found["query"]["box"] is None
+
+
+def test_the_same_question_gets_the_same_bytes(gallery_folder: Path) -> None:
+    first = as_bytes(query_row(Gallery.open(gallery_folder), "row-0007", where="age > 40"))
+    assert as_bytes(query_row(Gallery.open(gallery_folder), "row-0007", where="age > 40")) == first
+    with GalleryWriter(gallery_folder) as writer:
+        writer.rebuild_cache()
+    assert as_bytes(query_row(Gallery.open(gallery_folder), "row-0007", where="age > 40")) == first
+
+
+class TestFewRows:
+    def test_all_that_may_answer_come_with_a_note(self, gallery: Gallery) -> None:
+        answer = query_row(gallery, "row-0007", k=1000)
+        assert len(answer.neighbours) == answer.allowed_rows == 30
+        assert answer.notes == ("1000 neighbours were asked for, and only 30 rows may answer",)
+        assert answer.positions.shape == answer.similarities.shape == (30,)
+        assert (np.diff(answer.similarities) <= 0).all()
+
+    def test_nobody_may_answer(self, gallery: Gallery) -> None:
+        answer = query_row(gallery, "row-0007", where="age > 1000")
+        assert answer.to_dict()["neighbours"] == []
+        assert "only 0 rows" in answer.notes[0]
+
+    def test_an_empty_gallery_is_refused(self, tmp_path: Path, identity: GalleryIdentity) -> None:
+        create_gallery(tmp_path, identity)
+        with pytest.raises(QueryError, match="the gallery is empty"):
+            ask(Gallery.open(tmp_path), np.eye(16, dtype=np.float32)[0])
+
+
+class TestBadQuestions:
+    @pytest.mark.parametrize("k", [0, -1, 2.0, True, "3", None])
+    def test_k(self, gallery: Gallery, k: Any) -> None:
+        with pytest.raises(QueryError, match="not a number of neighbours"):
+            query_row(gallery, "row-0007", k=k)
+
+    @pytest.mark.parametrize(
+        ("vector", "words"),
+        [
+            (np.zeros(16, np.float32), "length 0, not 1"),
+            (np.full(16, np.nan, np.float32), "not finite"),
+            (np.full(16, np.inf, np.float32), "not finite"),
+            (np.ones(16, np.float32), "length 4, not 1"),
+            (np.eye(15, dtype=np.float32)[0], "float32 (15,)"),
+            (np.eye(16, dtype=np.float32), "float32"),
+            (np.eye(16, dtype=np.int64)[0], "int64"),
+            (np.array(["a"] * 16), "U1"),
+            (np.float32(1), "float32"),
+        ],
+    )
+    def test_vectors(self, gallery: Gallery, vector: np.ndarray, words: str) -> None:
+        with pytest.raises(QueryError) as error:
+            ask(gallery, vector)
+        assert words in str(error.value)
+
+    def test_rows_filters_and_women(self, gallery: Gallery) -> None:
+        with pytest.raises(QueryError, match="no row"):
+            query_row(gallery, "row-7")
+        with pytest.raises(QueryError, match="no column"):
+            query_row(gallery, "row-0007", where="nonsense == 1")
+        with pytest.raises(QueryError, match="dataset/patient_id"):
+            ask(gallery, gallery.vectors[0], patient_key="W000")
+        with pytest.raises(QueryError, match="one per vector"):
+            ask_many(gallery, gallery.vectors[:2], ["films/W000"])
+
+
+class Model:
+    """An embedder that knows a few vectors, and counts how often it is asked."""
+
+    granularity = "finding"
+    dimension = 16
+
+    def __init__(self, vector: np.ndarray, patient: str | None = None, sop_uid: str | None = None) -> None:
+        self.digest, self.preparation_digest = "a" * 64, "b" * 64
+        self.vector, self.patient, self.header = vector, patient, SimpleNamespace(sop_uid=sop_uid)
+        self.asked: list[Any] = []
+
+    def embed(self, path: Path, box: Any = None, *, spacing_mm: Any = None, view: Any = None) -> Any:
+        self.asked.append((path, box, spacing_mm, view))
+        return SimpleNamespace(vector=self.vector, patient_id=self.patient, path=path, header=self.header)
+
+
+BOX = (1, 2, 30, 40)
+
+
+class TestImages:
+    @pytest.mark.parametrize(
+        ("attribute", "value"),
+        [("digest", "f" * 64), ("preparation_digest", "f" * 64), ("granularity", "breast"), ("dimension", 17)],
+    )
+    def test_another_model_is_refused_before_it_embeds(self, gallery: Gallery, attribute: str, value: Any) -> None:
+        model = Model(gallery.vectors[7])
+        setattr(model, attribute, value)
+        with pytest.raises(GalleryError) as error:
+            query_image(gallery, model, Path("new.png"), BOX)
+        assert str(value) in str(error.value)
+        assert model.asked == []
+
+    @pytest.mark.parametrize("options", [{"k": 0}, {"where": "("}, {"where": "nonsense == 1"}])
+    def test_so_is_a_question_that_cannot_be_answered(self, gallery: Gallery, options: dict[str, Any]) -> None:
+        model = Model(gallery.vectors[7])
+        with pytest.raises(QueryError):
+            query_image(gallery, model, Path("new.png"), BOX, **options)
+        assert model.asked == []
+
+    def test_what_the_asker_says_reaches_the_model_and_the_answer(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[7])
+        answer = query_image(gallery, model, Path("new.png"), BOX, spacing_mm=0.2, view="CC", patient="W002", k=4)
+        assert model.asked == [(Path("new.png"), BOX, 0.2, "CC")]
+        asked = answer.to_dict()["query"]
+        assert (asked["path"], asked["box"], asked["spacing_mm"], asked["view"]) == ("new.png", list(BOX), 0.2, "CC")
+
+    def test_a_vector_that_is_no_vector_is_refused(self, gallery: Gallery) -> None:
+        with pytest.raises(QueryError, match="not finite"):
+            query_image(gallery, Model(np.full(16, np.nan, np.float32)), Path("new.png"), BOX)
+
+
+class TestWhoIsLeftOut:
+    @pytest.fixture
+    def gallery(self, make_gallery: Callable[..., Path], make_findings: Callable[..., Any]) -> Gallery:
+        """Two data sets that use the same ids, with SOP instance UIDs in the second."""
+        first, second = make_findings(18), make_findings(18, first=18)
+        second.records = second.records.assign(
+            dataset="digital", patient_id=first.records["patient_id"], sop_uid=[f"1.2.{i // 2}" for i in range(18)]
+        )
+        return Gallery.open(make_gallery(first, second))
+
+    def left_out(self, gallery: Gallery, answer: Answer) -> set[str]:
+        assert len(answer.neighbours) == answer.allowed_rows
+        return set(gallery.row_ids) - set(ids(answer))
+
+    def rows(self, *numbers: int) -> set[str]:
+        return {f"row-{number:04d}" for number in numbers}
+
+    def test_an_id_without_a_data_set_counts_in_all(self, gallery: Gallery) -> None:
+        for model, options in (
+            (Model(gallery.vectors[0], "W001"), {}),
+            (Model(gallery.vectors[0]), {"patient": " W001 "}),
+        ):
+            answer = query_image(gallery, model, Path("new.png"), BOX, k=99, **options)
+            assert self.left_out(gallery, answer) == self.rows(3, 4, 5, 21, 22, 23)
+            assert (answer.excluded_patient, answer.excluded_dataset, answer.excluded_rows) == ("W001", None, 6)
+
+    def test_a_data_set_narrows_it(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0], "W001")
+        answer = query_image(gallery, model, Path("new.png"), BOX, k=99, dataset="digital")
+        assert self.left_out(gallery, answer) == self.rows(21, 22, 23)
+        assert (answer.excluded_patient, answer.excluded_dataset) == ("W001", "digital")
+
+    def test_two_names_leave_both_out(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0], "W001")
+        answer = query_image(gallery, model, Path("new.png"), BOX, k=99, patient="W002", dataset="films")
+        assert self.left_out(gallery, answer) == self.rows(3, 4, 5, 6, 7, 8)
+        assert answer.excluded_patient == "W002"
+        assert "W002 and W001" in answer.notes[0]
+
+    @pytest.mark.parametrize("path", ["/images/0010.png", "/images/../images/0010.png"])
+    def test_the_gallery_knows_whose_image_it_holds(self, gallery: Gallery, path: str) -> None:
+        answer = query_image(gallery, Model(gallery.vectors[0]), Path(path), BOX, k=99)
+        # The image shows rows 20 and 21, of two women of the second data set.
+        assert self.left_out(gallery, answer) == self.rows(18, 19, 20, 21, 22, 23)
+        assert answer.excluded_patient is not None
+        assert UNKNOWN_WOMAN not in answer.notes
+
+    def test_a_copy_is_known_by_its_sop_instance(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0], sop_uid="1.2.0")
+        answer = query_image(gallery, model, Path("copy.dcm"), BOX, k=99)
+        assert self.left_out(gallery, answer) == self.rows(18, 19, 20)
+        assert (answer.excluded_patient, answer.excluded_dataset) == ("W000", "digital")
+
+    def test_a_wrong_name_does_not_let_the_image_answer(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0], sop_uid="1.2.0")
+        answer = query_image(gallery, model, Path("copy.dcm"), BOX, k=99, patient="somebody")
+        assert self.left_out(gallery, answer) == self.rows(18, 19, 20)
+        assert "W000" in answer.notes[0]
+
+    def test_an_unknown_woman_is_said_to_be_unknown(self, gallery: Gallery) -> None:
+        for patient in (None, "", "  "):
+            answer = query_image(gallery, Model(gallery.vectors[0]), Path("new.png"), BOX, k=99, patient=patient)
+            assert self.left_out(gallery, answer) == set()
+            found = answer.to_dict()
+            assert found["excluded_patient"] is None
+            assert UNKNOWN_WOMAN in found["notes"]
+        assert UNKNOWN_WOMAN in ask(gallery, gallery.vectors[0]).notes
+
+    def test_all_may_answer_if_asked_for(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[20], "W001")
+        answer = query_image(gallery, model, Path("/images/0010.png"), BOX, k=99, include_same_patient=True)
+        assert self.left_out(gallery, answer) == set()
+        assert ids(answer)[0] == "row-0020"
+        assert answer.excluded_patient is None
+        assert "included, as asked" in answer.notes[0]
+
+    def test_one_row_can_be_left_out_as_well(self, gallery: Gallery) -> None:
+        answer = ask(gallery, gallery.vectors[0], k=99, patient_key="films/W001", exclude_row="row-0030")
+        assert self.left_out(gallery, answer) == self.rows(3, 4, 5, 30)
+        answer = query_row(gallery, "row-0030", k=99, include_same_patient=True)
+        assert self.left_out(gallery, answer) == self.rows(30)
