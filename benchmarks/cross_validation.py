@@ -138,7 +138,7 @@ def _write(stem: Path, outcome: Scorecard | Comparison, cost: str) -> None:
 
 def _scorecard_rows(granularity: str, run: str, scorecard: Scorecard) -> Iterator[dict[str, Any]]:
     for label, target in scorecard.targets.items():
-        parts = {"retrieval": target.scores.retrieval, **target.scores.classification}
+        parts = {"retrieval": target.scores.retrieval, "knn": target.scores.knn, "head": target.scores.head}
         for part, scores in parts.items():
             for score, estimate in scores.items():
                 yield _row(granularity, run, label, part, score, estimate)

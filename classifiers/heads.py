@@ -193,9 +193,18 @@ class LinearHead:
         centre = matrix.mean(axis=0)
         spread = float(np.sqrt(np.square(matrix - centre).sum(axis=1).mean()))
         scale = spread if spread > 0 else 1.0
+        centred = (matrix - centre) / scale
+        axes = None
+        if centred.shape[1] > centred.shape[0]:
+            # The solution lies in the span of the findings, and a rotation does not change the penalty: with fewer
+            # findings than dimensions the same model is found in the findings' own, far fewer, axes.
+            _, _, axes = np.linalg.svd(centred, full_matrices=False)
+            centred = centred @ axes.T
         model = LogisticRegression(C=strength, class_weight=self.config.class_weight, max_iter=2000)
-        model.fit((matrix - centre) / scale, codes)
+        model.fit(centred, codes)
         weights, bias = model.coef_, model.intercept_
+        if axes is not None:
+            weights = weights @ axes
         if len(weights) == 1:  # two classes: the library keeps one row, the log odds of the second
             weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
         weights = weights / scale

@@ -37,9 +37,7 @@ _IMAGE_KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit"),
 )
-_TAGS: list[Any] = [
-    Tag(keyword) for keyword in (*dicomheader.KEYWORDS, *dicomrendering.KEYWORDS, *_IMAGE_KEYWORDS)
-]
+_TAGS: list[Any] = [Tag(keyword) for keyword in (*dicomheader.KEYWORDS, *dicomrendering.KEYWORDS, *_IMAGE_KEYWORDS)]
 
 
 class _BoundedReader(io.BufferedReader):
@@ -207,16 +205,12 @@ def _check_pixels(path: Path, dataset: Dataset, header: Header) -> int:
     return samples
 
 
-def _check_length(
-    path: Path, file: _BoundedReader, pixel_data: _PixelData, header: Header, bytes_a_pixel: int
-) -> None:
+def _check_length(path: Path, file: _BoundedReader, pixel_data: _PixelData, header: Header, bytes_a_pixel: int) -> None:
     """Refuse pixel data that are cut short, or that declare another size than the header."""
     try:
         if header.transfer_syntax in _NATIVE:
             needed = header.rows * header.columns * header.frames * bytes_a_pixel
-            if pixel_data.length == _UNDEFINED or needed > min(
-                pixel_data.length, file.size - pixel_data.start
-            ):
+            if pixel_data.length == _UNDEFINED or needed > min(pixel_data.length, file.size - pixel_data.start):
                 raise StreamError("its pixel data are cut short")
         elif pixel_data.length != _UNDEFINED:
             raise StreamError("its pixel data are not encapsulated, as its transfer syntax asks")
@@ -241,9 +235,7 @@ def _decode(path: Path, file: _BoundedReader, header: Header, position: int) -> 
         remedy = "give it uncompressed, JPEG 2000 or JPEG lossless"
         if any("pylibjpeg" in missing for missing in decoder.missing_dependencies):
             remedy = _EXTRA
-        raise MammogramError(
-            path, f"its pixels can't be decoded ({name}: {_reason(error)})", remedy
-        ) from error
+        raise MammogramError(path, f"its pixels can't be decoded ({name}: {_reason(error)})", remedy) from error
     if stored.shape[:2] != (header.rows, header.columns):
         raise MammogramError(path, "its pixels do not have the size that its header says", _COPY_AGAIN)
     return stored.astype(stored.dtype.newbyteorder("="), copy=False)

@@ -114,9 +114,7 @@ class Rendering:
     inverted: bool = False
 
 
-def render(
-    stored: npt.NDArray[np.integer], rendering: Rendering
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+def render(stored: npt.NDArray[np.integer], rendering: Rendering) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Turn stored values into brightness.
 
     Args:

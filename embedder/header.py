@@ -100,8 +100,7 @@ def check_size(path: Path, rows: int, columns: int) -> None:
     if rows * columns > MAXIMUM_PIXELS:
         raise MammogramError(
             path,
-            f"it declares {columns} × {rows} pixels, more than the {MAXIMUM_PIXELS // 1_000_000} million"
-            " that are read",
+            f"it declares {columns} × {rows} pixels, more than the {MAXIMUM_PIXELS // 1_000_000} million that are read",
             "check the file: a film of 24 × 30 cm at 25 µm has 115 million",
         )
 

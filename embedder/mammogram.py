@@ -75,9 +75,7 @@ def read_mammogram(
     else:
         mammogram = read_raster(path, frame=frame)
     if mammogram.pixels.min() == mammogram.pixels.max():
-        raise MammogramError(
-            path, "all its pixels have one value: there is nothing to see", "give another image"
-        )
+        raise MammogramError(path, "all its pixels have one value: there is nothing to see", "give another image")
     return mammogram
 
 
@@ -98,9 +96,7 @@ def _is_dicom(path: Path) -> bool:
         raise MammogramError(path, "there is no such file", "check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise MammogramError(
-            path, f"it can't be opened ({reason})", "check the path and its permissions"
-        ) from error
+        raise MammogramError(path, f"it can't be opened ({reason})", "check the path and its permissions") from error
     if not start:
         raise MammogramError(path, "the file is empty", "copy it again from its source")
     if start[128:] == b"DICM":

@@ -56,7 +56,7 @@ def read_manifest(path: Path, *, check_images: bool = True) -> pd.DataFrame:
     frame = _infer_extra(typed_columns(raw))
     validate(frame, path)
     folder = path.parent.resolve()
-    frame["path"] = pd.Series([str(folder / name) for name in frame["path"]], dtype=frame["path"].dtype)
+    frame["path"] = [str(_resolved(folder / name)) for name in frame["path"]]
     if check_images:
         frame = _with_image_sizes(frame)
         validate(frame, path)
@@ -141,6 +141,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
     names = ["" if pd.isna(name) else str(name) for name in table.iloc[0]]
     return table.iloc[1:].set_axis(names, axis=1)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links; whoever opens it reports it
+        return path.absolute()
 
 
 def _infer_extra(frame: pd.DataFrame) -> pd.DataFrame:

@@ -145,15 +145,14 @@ def _text_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     """Find text that a CSV file would give back as something else, or that no name contains."""
     for name in _TEXT_COLUMNS:
         for text in frame[name].dropna().unique():
-            cause = _text_problem(text)
+            # An empty cell is told by the rule of required columns.
+            cause = "" if name in REQUIRED_COLUMNS and not text.strip() else _text_problem(text)
             if cause:
                 for row in _places(frame[name] == text):
                     yield Problem(row + 1, name, f"{_quoted(text)} {cause}")
 
 
 def _text_problem(text: str) -> str:
-    if not text.strip():
-        return ""  # an empty cell is a matter of required columns and known terms
     if text in MISSING_WORDS:
         return "stands for an unknown value: leave the cell empty"
     if text.strip() != text:

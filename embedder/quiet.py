@@ -33,6 +33,6 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         with _lock:
             _inside -= 1
-            if _filters is not None:
+            if _inside == 0 and _filters is not None:
                 _filters.__exit__(None, None, None)
                 _filters = None

@@ -21,6 +21,8 @@ _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 _COLOUR_TOLERANCE = 8  # levels of 255: chroma noise of a grey scan that a lossy codec has been through
 _TIFF_PHOTOMETRIC, _MIN_IS_WHITE = 262, 0
+# What libjpeg puts, without an error, where a stream ends early but has its end mark.
+_JPEG_FILLING, _JPEG_BLOCK = 128, 8
 _COPY_AGAIN = "copy it again from its source, or export it anew"
 
 
@@ -53,6 +55,8 @@ def read_raster(path: Path, *, frame: int | None) -> Mammogram:
         except Exception as error:  # every codec raises its own kinds, SyntaxError among them
             raise MammogramError(path, f"its pixels can't be decoded ({_reason(error)})", _COPY_AGAIN) from error
         pixels = _grey(path, image)
+        if header.format == "JPEG" and (pixels[-_JPEG_BLOCK:] == np.float32(_JPEG_FILLING / 255)).all():
+            raise MammogramError(path, "its lower part is missing", _COPY_AGAIN)
     inverted = is_inverted(pixels)
     return Mammogram(**vars(header), pixels=1 - pixels if inverted else pixels, inverted=inverted)
 

@@ -124,12 +124,15 @@ class ExactEngine:
         if available < len(self._vectors):
             bits = np.packbits(np.asarray(allowed, np.bool_), bitorder="little")
             parameters = _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(bits))
+        # Once any library imports faiss.contrib.torch_utils, as pytorch-metric-learning does, `search` is one that knows
+        # no parameters, and FAISS's own is kept as `search_numpy`.
+        search = getattr(self._index, "search_numpy", self._index.search)
         pending, width = np.arange(len(queries)), min(wanted + _SPARE, available)
         while pending.size:
             incomplete = []
             block = max(1, _BLOCK_SCORES // width)
             for part in (pending[start : start + block] for start in range(0, len(pending), block)):
-                scores, found = self._index.search(queries[part], width, params=parameters)
+                scores, found = search(queries[part], width, params=parameters)
                 least = scores[:, wanted - 1 : wanted] - self._margin
                 for line, query in enumerate(part.tolist()):
                     if width < available and scores[line, -1] >= least[line, 0]:

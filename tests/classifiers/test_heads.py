@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from classifiers import ClassificationError
@@ -123,3 +124,16 @@ def test_refuses_a_damaged_saved_form(change):
 def test_refuses_what_does_not_fit(call, cause):
     with pytest.raises(ClassificationError, match=cause):
         call()
+
+
+def test_more_dimensions_than_findings_change_the_cost_and_not_the_model():
+    generator = np.random.default_rng(3)
+    vectors = generator.normal(size=(40, 200))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    codes = np.arange(40) % 3
+    weights, bias = LinearHead()._solve(vectors, codes, 1.0)
+    centre = vectors.mean(axis=0)
+    scale = np.sqrt(np.square(vectors - centre).sum(axis=1).mean())
+    plain = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit((vectors - centre) / scale, codes)
+    direct = softmax(plain.decision_function((vectors - centre) / scale), axis=1)
+    assert np.allclose(softmax(vectors @ weights.T + bias, axis=1), direct, atol=1e-3)

@@ -66,3 +66,18 @@ def test_the_inverted_images_of_the_rsna_subset_are_found(rsna_subset):
         assert is_inverted(pixels) != is_inverted(1 - pixels), path.name
     assert (len(images), len(inverted)) == (127, 16)
     assert all(max(np.median(pixels[:20, :20]), np.median(pixels[:20, -20:])) > 0.9 for pixels in inverted)
+
+
+def smooth_border_around_texture(border: float, inside: float) -> np.ndarray:
+    """Texture with black and white specks inside a wide smooth border."""
+    rng = np.random.default_rng(5)
+    pixels = np.full((256, 256), border, np.float32)
+    pixels[60:196, 60:196] = np.clip(inside + rng.normal(size=(136, 136)) * 0.08, 0, 1)
+    pixels[80:110, 80:110], pixels[130:160, 130:160] = 0, 1
+    return pixels
+
+
+def test_only_a_white_border_is_air_of_an_inverted_film():
+    assert is_inverted(smooth_border_around_texture(0.97, 0.4))
+    assert not is_inverted(smooth_border_around_texture(0.8, 0.4))  # grey: tissue, not air
+    assert not is_inverted(smooth_border_around_texture(0.93, 0.9))  # no darker tissue: nothing to tell it by

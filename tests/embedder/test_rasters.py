@@ -144,6 +144,15 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, grey, name):
         assert caught.value.remedy
 
 
+def test_a_jpeg_cut_short_behind_which_an_end_mark_was_put_is_refused(tmp_path, grey):
+    path = tmp_path / "half.jpg"
+    Image.fromarray(np.tile(grey, (3, 3))).save(path, quality=95)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    with pytest.raises(MammogramError, match="lower part is missing"):
+        read_mammogram(path)
+
+
 @pytest.mark.parametrize("side", [20_000, 60_000])
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side):
     def chunk(kind: bytes, body: bytes) -> bytes:

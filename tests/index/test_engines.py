@@ -137,3 +137,12 @@ def test_the_cache_holds_the_index_or_is_refused() -> None:
 def test_unit_length_knows_what_is_not() -> None:
     vectors = np.array([[1, 0], [0.9995, 0], [0.99, 0], [0, 0], [np.nan, 1], [np.inf, 0]], np.float32)
     assert unit_length(vectors).tolist() == [True, True, False, False, False, False]
+
+
+def test_searches_with_a_selector_beside_libraries_that_replace_faiss_search():
+    # pytorch-metric-learning imports faiss.contrib.torch_utils, which replaces Index.search for the whole process.
+    pytest.importorskip("pytorch_metric_learning.utils.inference")
+    vectors = np.eye(4, dtype=np.float32)
+    engine = ExactEngine(vectors, np.array(["a", "b", "c", "d"], dtype=object))
+    hits = engine.search(vectors[:1], 3, np.array([False, True, True, True]))
+    assert hits.positions.tolist() == [[1, 2, 3]]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,20 @@ import pytest
 from index import GalleryError, QueryError, buffering
 from index.gallery import Gallery
 from index.layout import all_files
-from index.manifest import MANIFEST_NAME, GalleryIdentity, read_manifest
+from index.manifest import MANIFEST_NAME, GalleryIdentity, read_manifest, write_manifest
 from index.upkeep import build_gallery, gallery_info, remove_rows, verify_gallery
 from index.writer import create_gallery
 
 
 def in_batches(batch: Any, size: int, seen: list[str] | None = None) -> Callable[[pd.DataFrame], Iterator[Any]]:
     """Return an embedder that hands over the wanted rows of some findings a few at a time."""
-    from types import SimpleNamespace
 
     def embed(todo: pd.DataFrame) -> Iterator[Any]:
         places = [batch.records["row_id"].tolist().index(row_id) for row_id in todo["row_id"]]
         for start in range(0, len(places), size):
             part = places[start : start + size]
             if seen is not None:
-                seen += [batch.records["row_id"][place] for place in part]
+                seen.extend(batch.records["row_id"][place] for place in part)
             yield SimpleNamespace(
                 records=batch.records.iloc[part].reset_index(drop=True),
                 vectors=batch.vectors[part],
@@ -237,8 +237,6 @@ class TestVerifying:
             verify_gallery(tmp_path)
 
     def test_a_manifest_that_names_a_segment_of_the_same_rows_twice(self, gallery_folder: Path) -> None:
-        from index.manifest import write_manifest
-
         manifest = read_manifest(gallery_folder)
         first = manifest.segments[0]
         (gallery_folder / "segments" / "00.h5").write_bytes((gallery_folder / first.file).read_bytes())

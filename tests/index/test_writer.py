@@ -295,6 +295,10 @@ def stopping_at(call: int, after: bool, stop: Callable[[], None]) -> Iterator[li
             setattr(owner, name, original)
 
 
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def in_child(action: Callable[[], None]) -> int:
     """Run something in a forked process; return its wait status."""
     child = os.fork()
@@ -326,8 +330,7 @@ def test_a_kill_at_every_call_leaves_a_whole_generation(
         shutil.copytree(template, folder)
 
         def run(folder: Path = folder, call: int = call) -> None:
-            stop = lambda: os.kill(os.getpid(), signal.SIGKILL)
-            with GalleryWriter(folder) as writer, stopping_at(call, call % 2 == 0, stop):
+            with GalleryWriter(folder) as writer, stopping_at(call, call % 2 == 0, kill_myself):
                 change(writer)
 
         assert os.WTERMSIG(in_child(run)) == signal.SIGKILL
