@@ -319,7 +319,7 @@ def _lines(record: dict[str, Any]) -> tuple[str, ...]:
     if not record:
         return ()
     density = f"density {record['density']}" if record.get("density") else None
-    lesion = ", ".join(str(record[name]) for name in ("margin", "lesion_type") if record.get(name))
+    lesion = " ".join(str(record[name]) for name in ("margin", "lesion_type") if record.get(name))
     side = " ".join(str(record[name]) for name in ("laterality", "view") if record.get(name))
     return (
         f"{record['row_id']} ({record['patient_id']})",

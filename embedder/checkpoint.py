@@ -210,9 +210,7 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
     try:
         weights = path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            path, f"can't be read ({error.strerror})", "copy the model again, both files"
-        ) from error
+        raise ModelError(path, f"can't be read ({error.strerror})", "copy the model again, both files") from error
     digest = model_digest(weights, card)
     if digest != claimed:
         raise ModelError(

@@ -22,9 +22,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(name, "there is no CUDA device here", "use --device cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            name, f"there are only {torch.cuda.device_count()} CUDA devices", "count from cuda:0"
-        )
+        raise ModelError(name, f"there are only {torch.cuda.device_count()} CUDA devices", "count from cuda:0")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ModelError(name, "there is no MPS device here", "use --device cpu or auto")
     if device.type not in ("cpu", "cuda", "mps"):

@@ -1,6 +1,7 @@
 """A trained model at work: a place on an image, or a whole manifest, becomes vectors."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def embed_pixels(
     return vectors
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: how sums are shared among several decides how they round."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Embedder:
     """A model ready to embed.
 
@@ -164,6 +176,8 @@ class Embedder:
     ) -> EmbeddedFinding:
         """Embed one place on one image, or the whole breast.
 
+        The vector is the same bit for bit on every call, however many threads torch has on this machine.
+
         Args:
             path: The image.
             box: The place in pixels of the stored image; None for the whole breast.
@@ -179,7 +193,9 @@ class Embedder:
         if self.granularity == "breast" and box is not None:
             raise ModelError(path, "this model compares whole breasts, not places", "leave --box out")
         crop, header = read_crop(path, box, self.preparation, spacing_mm=spacing_mm, view=view)
-        return EmbeddedFinding(self.embed_crops([crop])[0], crop, Path(path), header.patient_id, header)
+        with _one_thread():
+            vector = self.embed_crops([crop])[0]
+        return EmbeddedFinding(vector, crop, Path(path), header.patient_id, header)
 
     def embed_manifest(
         self, frame: pd.DataFrame, *, thumbnails: bool = False, workers: int | None = None

@@ -1,7 +1,7 @@
 """A finding, the words for what is known of it, and the woman it belongs to."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import pandas as pd
@@ -88,6 +88,10 @@ class Box:
 
     def __str__(self) -> str:
         return f"{self.x0},{self.y0},{self.x1},{self.y1}"
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield x0, y0, x1, y1."""
+        yield from (self.x0, self.y0, self.x1, self.y1)
 
     @property
     def width(self) -> int:

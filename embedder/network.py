@@ -99,9 +99,7 @@ class EmbedderNetwork(nn.Module):
         pretrained: Fetch the backbone's first weights; False when a checkpoint's own weights follow.
     """
 
-    def __init__(
-        self, config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], *, pretrained: bool = True
-    ) -> None:
+    def __init__(self, config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], *, pretrained: bool = True) -> None:
         super().__init__()
         self.config = config
         self.classes = {name: tuple(classes) for name, classes in heads.items()}
@@ -161,8 +159,7 @@ class EmbedderNetwork(nn.Module):
             pooling = " or pooling=average" if self.pool is not None else ""
             raise WeightsError(
                 self.config.backbone,
-                f"does not work on crops of {height} × {width} pixels with {self.config.pooling} pooling"
-                f" ({reason[0]})",
+                f"does not work on crops of {height} × {width} pixels with {self.config.pooling} pooling ({reason[0]})",
                 f"set the crop's height and width to what it was trained on{pooling}, or choose another one",
             ) from error
         finally:

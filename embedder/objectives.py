@@ -58,9 +58,7 @@ class ObjectiveConfig:
                 raise ModelError("objective", f"an option is out of range: {rule}")
 
 
-def mine_triplets(
-    embeddings: Tensor, labels: Tensor, patients: Tensor, miner: Miner, margin: float
-) -> Triplets:
+def mine_triplets(embeddings: Tensor, labels: Tensor, patients: Tensor, miner: Miner, margin: float) -> Triplets:
     """Choose triplets (anchor, positive, negative) of a batch; the positive is another woman's finding.
 
     Two findings of one woman share film, exposure and anatomy: as a positive pair they would teach the
@@ -77,11 +75,7 @@ def mine_triplets(
         Three index tensors of one length, possibly empty.
     """
     anchors, positives, negatives = loss_and_miner_utils.get_all_triplets_indices(labels)
-    keep = (
-        (patients[anchors] != patients[positives])
-        & (labels[anchors] != MISSING)
-        & (labels[negatives] != MISSING)
-    )
+    keep = (patients[anchors] != patients[positives]) & (labels[anchors] != MISSING) & (labels[negatives] != MISSING)
     anchors, positives, negatives = anchors[keep], positives[keep], negatives[keep]
     if miner == "all" or anchors.numel() == 0:
         return anchors, positives, negatives

@@ -29,9 +29,7 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
         if column not in frame.columns:
             if columns is None:
                 continue
-            raise ModelError(
-                "manifest", f"has no column {column!r}", f"labels are {', '.join(LABEL_COLUMNS)}"
-            )
+            raise ModelError("manifest", f"has no column {column!r}", f"labels are {', '.join(LABEL_COLUMNS)}")
         women = keys.groupby(frame[column].astype("object")).nunique()
         classes = tuple(sorted(str(term) for term, count in women.items() if count >= _MINIMUM_WOMEN))
         for scale in DENSITY_SCALES:
@@ -49,8 +47,7 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
     if not found:
         raise ModelError(
             "manifest",
-            f"no label column has two classes of two women each"
-            f" ({len(frame)} rows of {_women(keys.nunique())})",
+            f"no label column has two classes of two women each ({len(frame)} rows of {_women(keys.nunique())})",
             "add women and labels to learn from",
         )
     return found
@@ -60,9 +57,7 @@ def _women(count: int) -> str:
     return f"{count} {'woman' if count == 1 else 'women'}"
 
 
-def split_women(
-    frame: pd.DataFrame, share: float, seed: int, columns: tuple[str, ...] | None = None
-) -> pd.Series:
+def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str, ...] | None = None) -> pd.Series:
     """Return each row's role, `train`, `validation` or `test`, by the manifest's split or at random by woman.
 
     A woman is in one role with all her rows: a row without a split takes that of her other rows, else it is
@@ -86,9 +81,7 @@ def split_women(
         raise ModelError("manifest", f"split {unknown[0]!r} is unknown", f"use {', '.join(SPLITS)}")
     own = split[named].groupby(keys[named]).unique()
     for woman, splits in own[own.map(len) > 1].items():
-        raise ModelError(
-            "manifest", f"the woman {woman} is in {' and in '.join(splits)}", "keep her in one split"
-        )
+        raise ModelError("manifest", f"the woman {woman} is in {' and in '.join(splits)}", "keep her in one split")
     roles = split.where(named, keys.map(own.map(lambda splits: splits[0])))
     roles = roles.where(roles.notna(), "train").astype(str)
     train = roles == "train"

@@ -45,9 +45,7 @@ class ClassBatches:
         self.groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.patients = patients
         self.balanced = balance in ("over", "under")
-        self.classes_per_batch = (
-            min(classes_per_batch, len(self.groups)) if self.balanced else classes_per_batch
-        )
+        self.classes_per_batch = min(classes_per_batch, len(self.groups)) if self.balanced else classes_per_batch
         # A batch keeps its size when there are fewer classes than asked for.
         self.findings_per_class = round(classes_per_batch * findings_per_class / self.classes_per_batch)
         self.seed = seed
@@ -69,9 +67,7 @@ class ClassBatches:
         for _ in range(self.batches):
             rows: list[int] = []
             for index, times in zip(*np.unique(self._choose(generator), return_counts=True), strict=True):
-                rows += self._draw(
-                    int(index), int(times) * self.findings_per_class, waiting[index], generator
-                )
+                rows += self._draw(int(index), int(times) * self.findings_per_class, waiting[index], generator)
             yield np.array(rows, np.int64)
 
     def _choose(self, generator: np.random.Generator) -> Rows:
@@ -92,9 +88,7 @@ class ClassBatches:
         women: set[int] = set()
 
         def first(other_woman: bool) -> int | None:
-            fits = (
-                row not in drawn and not (other_woman and int(self.patients[row]) in women) for row in waiting
-            )
+            fits = (row not in drawn and not (other_woman and int(self.patients[row]) in women) for row in waiting)
             return next((place for place, fit in enumerate(fits) if fit), None)
 
         # No finding twice in a batch, unless its class has no other.

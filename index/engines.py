@@ -124,8 +124,8 @@ class ExactEngine:
         if available < len(self._vectors):
             bits = np.packbits(np.asarray(allowed, np.bool_), bitorder="little")
             parameters = _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(bits))
-        # Once any library imports faiss.contrib.torch_utils, as pytorch-metric-learning does, `search` is one that knows
-        # no parameters, and FAISS's own is kept as `search_numpy`.
+        # Once any library imports faiss.contrib.torch_utils, as pytorch-metric-learning does, `search` is one that
+        # knows no parameters, and FAISS's own is kept as `search_numpy`.
         search = getattr(self._index, "search_numpy", self._index.search)
         pending, width = np.arange(len(queries)), min(wanted + _SPARE, available)
         while pending.size:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import pydicom
 
+from embedder.datasets.cbismasks import Mask, read_mask
 from embedder.datasets.cbistables import TABLES, read_case_tables
 from embedder.datasets.reading import DatasetError, DatasetReading, Progress
-from embedder.findings import COLUMNS, Box, typed_columns
-from embedder.mammogram import MAXIMUM_PIXELS, Header, read_header
+from embedder.findings import COLUMNS, typed_columns
+from embedder.mammogram import Header, read_header
 from errors import MammoseekError
 
 NAME = "cbis-ddsm"
@@ -29,7 +27,6 @@ LICENCE = "CBIS-DDSM is under CC BY 3.0: name Lee et al. 2017 (doi 10.7937/K9/TC
 _FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d{5}_(LEFT|RIGHT)_(CC|MLO)(_\d{1,2})?")
 _DEEPEST = 4  # levels down to the case folders: manifest-…/CBIS-DDSM/CASE, and two for the user's own
 _READERS = 4
-_SHAPE_TOLERANCE = 0.02
 _LESION_LABELS = (
     *(
         "lesion_type",
@@ -48,21 +45,13 @@ _NATIVE = tuple(name for name in _LESION_LABELS if name.startswith("native_") an
 Folders = dict[str, list[Path]]
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """A lesion's box on its image, and whether the mask had to be scaled to the image."""
-
-    box: Box
-    scaled: bool
-
-
 @dataclass(eq=False)
 class _Case:
     """What was read of one image and its lesions."""
 
     image: Path | None = None
     header: Header | None = None
-    masks: dict[str, _Mask] = field(default_factory=dict)
+    masks: dict[str, Mask] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -109,33 +98,13 @@ def find_case_folders(path: Path) -> Folders:
         deeper = []
         for name in sorted(below):
             if _FOLDER.fullmatch(name):
-                found.setdefault(name, []).append(Path(folder) / name)
+                place = (Path(folder) / name).resolve()
+                if place not in found.setdefault(name, []):
+                    found[name].append(place)
             elif not name.startswith("."):
                 deeper.append(name)
         below[:] = deeper if len(Path(folder).relative_to(path).parts) < _DEEPEST - 1 else []
     return found
-
-
-def mask_box(pixels: npt.NDArray[Any]) -> Box | None:
-    """Return the box around all parts of a mask; None where these are not the pixels of a mask.
-
-    A mask has exactly two values, of which the higher marks the lesion; a crop of film has many.
-
-    Args:
-        pixels: (rows, columns), any integer type.
-
-    >>> mask_box(np.array([[0, 0, 0], [0, 255, 255]], dtype=np.uint8))
-    Box(x0=1, y0=1, x1=3, y1=2)
-    """
-    if pixels.ndim != 2 or pixels.size == 0:
-        return None
-    marked = pixels == pixels.max()
-    lowest = pixels.min()
-    if marked.all() or not np.all(marked | (pixels == lowest)):
-        return None
-    rows = np.flatnonzero(marked.any(axis=1))
-    columns = np.flatnonzero(marked.any(axis=0))
-    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def _read_cases(table: pd.DataFrame, folders: Folders, progress: Progress | None) -> dict[str, _Case]:
@@ -163,8 +132,8 @@ def _read_case(rows: pd.DataFrame, folders: Folders) -> _Case:
         return case
     for row in rows.itertuples():
         try:
-            size = case.header.rows, case.header.columns
-            case.masks[str(row.roi)] = _read_mask(str(row.roi), folders, size)
+            files = _dicom_files(str(row.roi), folders)
+            case.masks[str(row.roi)] = read_mask(files, (case.header.rows, case.header.columns))
         except MammoseekError as error:
             case.left_out.append((str(row.roi), f"mask: {error.cause}"))
     return case
@@ -187,62 +156,12 @@ def _find_image(name: str, folders: Folders, listed: str) -> Path:
         if ".." not in below and exact.is_file():
             return exact.resolve()
     if len(files) > 1:
-        # The table names the series by its UID.
+        # The table names the series by its UID; two files of one series are two copies.
         files = [file for file in files if len(below) == 3 and read_header(file).series_uid == below[1]]
-    if len(files) != 1:
-        raise DatasetError(name, "its folder has several images, and none is of the series that the table names")
+    if not files:
+        cause = "its folder has several images, and none is of the series that the table names"
+        raise DatasetError(name, cause)
     return files[0].resolve()
-
-
-def _read_mask(name: str, folders: Folders, size: tuple[int, int]) -> _Mask:
-    """Find the mask among a lesion's files, by its pixels: names and descriptions are sometimes swapped."""
-    other_shape = False
-    for file, mask_size in _by_likeness(_dicom_files(name, folders), size):
-        box = mask_box(_stored_pixels(file))
-        if box is None:
-            continue
-        if mask_size == size:
-            return _Mask(box, scaled=False)
-        factors = size[0] / mask_size[0], size[1] / mask_size[1]
-        if abs(factors[0] / factors[1] - 1) <= _SHAPE_TOLERANCE:
-            return _Mask(_scaled(box, factors, size), scaled=True)
-        other_shape = True
-    if other_shape:
-        raise DatasetError(name, "it has another shape than the image")
-    raise DatasetError(name, "none of the files is a readable mask with a lesion in it")
-
-
-def _by_likeness(files: list[Path], size: tuple[int, int]) -> Iterator[tuple[Path, tuple[int, int]]]:
-    """Give readable files with rows and columns, those nearest to the image's size first."""
-    sizes = {}
-    for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-            rows, columns = int(header.Rows), int(header.Columns)
-        # A file that is no DICOM, or lacks its size, can't be the mask; pydicom raises many kinds.
-        except Exception:
-            continue
-        if rows * columns <= MAXIMUM_PIXELS:
-            sizes[file] = rows, columns
-    yield from sorted(sizes.items(), key=lambda item: abs(item[1][0] - size[0]) + abs(item[1][1] - size[1]))
-
-
-def _stored_pixels(file: Path) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(pydicom.dcmread(file).pixel_array)
-    # Truncated or undecodable pixels raise many kinds, all of which mean that this is no mask.
-    except Exception:
-        return np.empty((0, 0))
-
-
-def _scaled(box: Box, factors: tuple[float, float], size: tuple[int, int]) -> Box:
-    down, across = factors
-    return Box(
-        int(np.floor(box.x0 * across)),
-        int(np.floor(box.y0 * down)),
-        min(int(np.ceil(box.x1 * across)), size[1]),
-        min(int(np.ceil(box.y1 * down)), size[0]),
-    )
 
 
 def _common(row: Any, case: _Case) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _install(url: str, part: Path, folder: Path, digest: str) -> None:
             # To go on with these bytes would fail again.
             part.unlink()
             raise
+        # An empty folder: not every system renames onto it.
         if folder.exists():
             folder.rmdir()
         unpacked.rename(folder)

@@ -39,9 +39,7 @@ def test_without_any_change_the_view_is_the_middle(size: tuple[int, int]) -> Non
     assert torch.allclose(views(source, size), middle, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("option", "axis"), [("vertical_flip", 2), ("horizontal_flip", 3)]
-)
+@pytest.mark.parametrize(("option", "axis"), [("vertical_flip", 2), ("horizontal_flip", 3)])
 def test_flips_come_half_of_the_time(option: str, axis: int) -> None:
     source = crops(40)
     flipped = 0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -29,9 +28,7 @@ HEADS = {"pathology": ("benign", "malignant")}
 
 @pytest.fixture
 def card(tiny_network: NetworkConfig, tiny_preparation: PreparationConfig) -> ModelCard:
-    return ModelCard(
-        tiny_network, tiny_preparation, HEADS, "random start", women={"train": (woman_digest("d/1"),)}
-    )
+    return ModelCard(tiny_network, tiny_preparation, HEADS, "random start", women={"train": (woman_digest("d/1"),)})
 
 
 @pytest.fixture
@@ -67,9 +64,7 @@ def test_the_digest_changes_with_all_that_vectors_depend_on_and_with_nothing_els
     assert save_model(tmp_path / "e", changed, card) != digest
 
 
-def test_another_model_is_not_overwritten(
-    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
-) -> None:
+def test_another_model_is_not_overwritten(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
     digest = save_model(tmp_path, network.state_dict(), card)
     assert save_model(tmp_path, network.state_dict(), card) == digest
     other = {name: value + 1 for name, value in network.state_dict().items()}
@@ -105,9 +100,7 @@ def test_a_damaged_model_is_refused(
     assert str(tmp_path) in str(caught.value)
 
 
-def test_one_changed_byte_of_the_weights_is_seen(
-    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
-) -> None:
+def test_one_changed_byte_of_the_weights_is_seen(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
     save_model(tmp_path, network.state_dict(), card)
     content = bytearray((tmp_path / WEIGHTS_FILE).read_bytes())
     content[-1] ^= 1
@@ -157,7 +150,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_files_get_the_usual_rights(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"")
     (tmp_path / "usual").touch()
-    rights = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("file", "usual")]
+    rights = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "usual")]
     assert rights[0] == rights[1]
 
 

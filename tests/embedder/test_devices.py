@@ -27,9 +27,7 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) 
         ("meta", "does not run on this device"),
     ],
 )
-def test_a_device_that_is_not_there_is_told(
-    monkeypatch: pytest.MonkeyPatch, name: str, cause: str
-) -> None:
+def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, name: str, cause: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelError, match=cause):

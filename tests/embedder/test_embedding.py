@@ -43,9 +43,7 @@ def gather(batches: Iterator[EmbeddedBatch]) -> tuple[pd.DataFrame, np.ndarray, 
     )
 
 
-def test_a_manifest_and_its_rows_one_by_one_give_the_same_vectors(
-    embedder: Embedder, synthetic_manifest: Make
-) -> None:
+def test_a_manifest_and_its_rows_one_by_one_give_the_same_vectors(embedder: Embedder, synthetic_manifest: Make) -> None:
     frame = synthetic_manifest(20)
     records, vectors, failures = gather(embedder.embed_manifest(frame, workers=2))
     assert failures == []
@@ -62,17 +60,32 @@ def test_the_same_query_gives_the_same_bits(embedder: Embedder, synthetic_manife
     frame = synthetic_manifest(1)
     path, box = Path(frame["path"].iloc[0]), Box(13, 48, 37, 72)
     first = embedder.embed(path, box, spacing_mm=0.4).vector
-    assert all(
-        np.array_equal(embedder.embed(path, box, spacing_mm=0.4).vector, first) for _ in range(5)
-    )
+    assert all(np.array_equal(embedder.embed(path, box, spacing_mm=0.4).vector, first) for _ in range(5))
     frame_vectors = gather(embedder.embed_manifest(synthetic_manifest(10), workers=3))[1]
     again = gather(embedder.embed_manifest(synthetic_manifest(10), workers=1))[1]
     assert np.array_equal(frame_vectors, again)
 
 
-def test_a_bad_image_costs_its_rows_only(
-    embedder: Embedder, synthetic_manifest: Make, tmp_path: Path
-) -> None:
+def test_a_query_does_not_depend_on_the_number_of_threads(synthetic_manifest: Make, tmp_path: Path) -> None:
+    # Small networks have sums too short to be shared among threads.
+    network = NetworkConfig("tf_efficientnet_lite0", "none")
+    pretrained_model(tmp_path, network, PreparationConfig())
+    embedder = Embedder.load(tmp_path, device="cpu")
+    path, box = Path(synthetic_manifest(1)["path"].iloc[0]), Box(13, 48, 37, 72)
+    before = torch.get_num_threads()
+    try:
+        vectors = []
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            vectors.append(embedder.embed(path, box, spacing_mm=0.4).vector)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], vectors[2])
+
+
+def test_a_bad_image_costs_its_rows_only(embedder: Embedder, synthetic_manifest: Make, tmp_path: Path) -> None:
     frame = synthetic_manifest(20)
     _, expected, _ = gather(embedder.embed_manifest(frame))
     broken = frame.copy()
@@ -205,9 +218,7 @@ def test_a_pretrained_model_that_cannot_see_its_crops_is_not_written(
 def test_embedding_leaves_no_gradients_behind(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     forward = embedder.network.forward
-    monkeypatch.setattr(
-        embedder.network, "forward", lambda *a: (seen.append(torch.is_grad_enabled()), forward(*a))[1]
-    )
+    monkeypatch.setattr(embedder.network, "forward", lambda *a: (seen.append(torch.is_grad_enabled()), forward(*a))[1])
     crop: Any = RoiCrop(np.zeros((32, 32), np.float32), None, None, None)
     embedder.embed_crops([crop] * 9)
     assert seen == [False, False]

@@ -239,7 +239,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     return findings_frame(rows)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
 def test_round_trip(tmp_path: Path, frame: pd.DataFrame) -> None:
     for kind in ("csv", "parquet"):

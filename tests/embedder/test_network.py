@@ -91,9 +91,7 @@ def test_the_extent_in_mm_reaches_the_embedding_and_unknown_is_a_place_of_its_ow
 def test_the_extent_can_be_left_out(tiny_network: NetworkConfig) -> None:
     pictures = images(1)
     for physical_scale in (True, False):
-        network = EmbedderNetwork(
-            dataclasses.replace(tiny_network, physical_scale=physical_scale), {}
-        ).eval()
+        network = EmbedderNetwork(dataclasses.replace(tiny_network, physical_scale=physical_scale), {}).eval()
         small, large = (network(pictures, torch.tensor([mm])).embedding for mm in (10.0, 80.0))
         assert torch.equal(small, large) is not physical_scale
 
@@ -131,7 +129,13 @@ def test_the_check_leaves_the_network_as_it_was(tiny_network: NetworkConfig) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{"embedding_dimension": 1}, {"dropout": 1.0}, {"dropout": -0.1}, {"pooling": "max"}, {"embedding_dimension": 10**6}],
+    [
+        {"embedding_dimension": 1},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"pooling": "max"},
+        {"embedding_dimension": 10**6},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(WeightsError, match="network: "):

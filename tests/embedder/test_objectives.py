@@ -28,9 +28,7 @@ def slow_triplets(
     valid = [
         (a, p, n)
         for a, p, n in itertools.permutations(range(len(labels)), 3)
-        if labels[a] == labels[p] != labels[n]
-        and MISSING not in (labels[a], labels[n])
-        and patients[a] != patients[p]
+        if labels[a] == labels[p] != labels[n] and MISSING not in (labels[a], labels[n]) and patients[a] != patients[p]
     ]
     if miner == "all":
         return set(valid)
@@ -88,9 +86,7 @@ def test_one_woman_a_class_gives_no_triplet(miner: Miner) -> None:
 
 def test_ties_leave_one_triplet_an_anchor() -> None:
     vectors = functional.normalize(torch.ones(6, 2), dim=1)
-    anchors, _, _ = mine_triplets(
-        vectors, torch.tensor([0, 0, 0, 1, 1, 1]), torch.arange(6), "batch-hard", 0.2
-    )
+    anchors, _, _ = mine_triplets(vectors, torch.tensor([0, 0, 0, 1, 1, 1]), torch.arange(6), "batch-hard", 0.2)
     assert anchors.tolist() == list(range(6))
 
 
@@ -98,8 +94,7 @@ def output(count: int, seed: int = 0, **heads: int) -> Output:
     generator = torch.Generator().manual_seed(seed)
     raw = torch.randn(count, 4, generator=generator, requires_grad=True)
     logits = {
-        name: torch.randn(count, classes, generator=generator, requires_grad=True)
-        for name, classes in heads.items()
+        name: torch.randn(count, classes, generator=generator, requires_grad=True) for name, classes in heads.items()
     }
     return Output(functional.normalize(raw, dim=1), logits)
 
@@ -144,9 +139,7 @@ def test_a_missing_label_teaches_nothing() -> None:
 
 def test_a_batch_without_any_label_is_zero_and_does_not_break_the_step() -> None:
     made = output(3, a=2)
-    losses = Objective(ObjectiveConfig(), ("a",))(
-        made, {"a": torch.tensor([MISSING] * 3)}, torch.arange(3)
-    )
+    losses = Objective(ObjectiveConfig(), ("a",))(made, {"a": torch.tensor([MISSING] * 3)}, torch.arange(3))
     losses["total"].backward()
     assert {name: float(loss.detach()) for name, loss in losses.items()} == {
         "classification": 0,

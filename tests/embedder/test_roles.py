@@ -118,8 +118,6 @@ def test_density_classes_stand_in_their_order() -> None:
         (table(["a"]), ("colour",), "has no column 'colour'"),
     ],
 )
-def test_what_cannot_be_learned_is_told(
-    frame: pd.DataFrame, columns: tuple[str, ...] | None, cause: str
-) -> None:
+def test_what_cannot_be_learned_is_told(frame: pd.DataFrame, columns: tuple[str, ...] | None, cause: str) -> None:
     with pytest.raises(ModelError, match=cause):
         label_classes(frame, columns)

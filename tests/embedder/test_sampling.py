@@ -14,9 +14,7 @@ BALANCES: tuple[Balance, ...] = ("over", "under", "weights", "none")
 def batches(
     labels: np.ndarray, patients: np.ndarray, balance: Balance = "over", seed: int = 0, p: int = 3, k: int = 4
 ) -> ClassBatches:
-    return ClassBatches(
-        labels, patients, classes_per_batch=p, findings_per_class=k, balance=balance, seed=seed
-    )
+    return ClassBatches(labels, patients, classes_per_batch=p, findings_per_class=k, balance=balance, seed=seed)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(BALANCES), st.integers(2, 6), st.integers(2, 5))
@@ -77,7 +75,9 @@ def test_without_balancing_classes_come_by_their_size(balance: Balance) -> None:
     # By size: 0.75, 0.17, 0.08. Where all three places would be of one class, the last is given to another.
     lost = np.array([90, 20, 10]) / 120
     expected = lost - lost**3 / 3
-    expected += sum(lost[i] ** 3 / 3 * np.delete(lost, i).sum() ** -1 * np.where(np.arange(3) == i, 0, lost) for i in range(3))
+    expected += sum(
+        lost[i] ** 3 / 3 * np.delete(lost, i).sum() ** -1 * np.where(np.arange(3) == i, 0, lost) for i in range(3)
+    )
     assert np.allclose(found, expected, atol=0.03)
 
 

@@ -1,4 +1,4 @@
-"""Training as a whole: it learns, stops and goes on to the same bits, keeps its best epoch, and refuses what it must."""
+"""Training as a whole: it learns, stops and goes on to the same bits, and refuses what it must."""
 
 import json
 import os
@@ -121,9 +121,7 @@ def test_the_best_epoch_is_kept(
     assert not all(torch.equal(kept[name], value) for name, value in states[2].items())
 
 
-def test_without_women_held_out_the_last_epoch_stands(
-    run: Train, frame: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_without_women_held_out_the_last_epoch_stands(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, classes_per_batch=2, findings_per_class=2, validation_share=0)
     card = run(frame, tmp_path, training=config).card
     assert card.figures["best_epoch"] == 1
@@ -179,9 +177,7 @@ for callbacks in (middle, between):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no SIGKILL")
-def test_a_training_killed_twice_comes_to_the_same_bits(
-    run: Train, frame: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_training_killed_twice_comes_to_the_same_bits(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.parquet"
     frame.to_parquet(manifest)
     command = [sys.executable, "-c", KILLED_TWICE, str(manifest), str(tmp_path / "killed")]
@@ -233,9 +229,7 @@ def test_a_finished_training_is_not_repeated(run: Train, frame: pd.DataFrame, tm
     assert (tmp_path / CARD_FILE).read_bytes() == content
 
 
-def test_another_training_does_not_overwrite_a_model(
-    run: Train, frame: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_another_training_does_not_overwrite_a_model(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
     first = run(frame, tmp_path)
     longer = TrainingConfig(epochs=4, classes_per_batch=2, findings_per_class=3, seed=5)
     with pytest.raises(ModelError, match="holds a finished model with another training; choose another folder"):
@@ -402,9 +396,7 @@ def test_a_training_needs_an_embedding_layer(run: Train, frame: pd.DataFrame, tm
         run(frame, tmp_path, network=NetworkConfig("test_efficientnet", "none", embedding_dimension=None))
 
 
-def test_whole_breasts_are_trained_too(
-    run: Train, frame: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_whole_breasts_are_trained_too(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
     empty = dict.fromkeys(("x0", "y0", "x1", "y1"), pd.NA)
     breasts = frame.assign(granularity="breast", **empty)
     densities = np.where(frame["patient_id"].isin(["w0", "w1", "w2", "w3", "w4"]), "fatty", "dense")

@@ -135,15 +135,10 @@ def test_validation_changes_nothing(start: Callable[..., TrainingRun]) -> None:
     run.validate()
     run.train_epoch(0)
     plain.train_epoch(0)
-    assert all(
-        torch.equal(value, plain.network.state_dict()[name])
-        for name, value in run.network.state_dict().items()
-    )
+    assert all(torch.equal(value, plain.network.state_dict()[name]) for name, value in run.network.state_dict().items())
 
 
-def test_no_batch_holds_a_held_out_woman(
-    start: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_batch_holds_a_held_out_woman(start: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch) -> None:
     run = start()
     seen: set[int] = set()
     step = run._step
@@ -174,9 +169,7 @@ def test_class_weights_are_inverse_to_size(start: Callable[..., TrainingRun], cr
     assert start(balance="over").objective.class_weights == {}
 
 
-def test_a_compiler_that_is_missing_is_told(
-    start: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiler_that_is_missing_is_told(start: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor.exc import InvalidCxxCompiler
 
     def broken(_: torch.nn.Module) -> Callable[..., None]:

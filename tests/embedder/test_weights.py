@@ -42,9 +42,7 @@ def test_a_local_file_is_loaded_whatever_it_is_wrapped_in(
     assert all(torch.equal(value, own[name]) for name, value in made.state_dict().items())
 
 
-def test_a_grey_stem_answers_grey_images_as_the_colour_stem_does(
-    tmp_path: Path, backbone: torch.nn.Module
-) -> None:
+def test_a_grey_stem_answers_grey_images_as_the_colour_stem_does(tmp_path: Path, backbone: torch.nn.Module) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(backbone.state_dict(), path)
     colour, _ = create_backbone(NAME, str(path), in_channels=3)
@@ -113,7 +111,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
 def test_weights_of_another_backbone_are_refused(tmp_path: Path, backbone: torch.nn.Module) -> None:
     path = tmp_path / "other.safetensors"
     save_file(backbone.state_dict(), path)
-    with pytest.raises(WeightsError, match="does not fit the backbone at .* tensors, first "):
+    with pytest.raises(WeightsError, match=r"does not fit the backbone at .* tensors, first "):
         create_backbone("test_resnet", str(path), in_channels=3)
 
 
@@ -142,7 +140,7 @@ def test_without_a_network_the_hub_fails_at_once_and_names_the_ways_out(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: None)
     start = time.monotonic()
-    with pytest.raises(WeightsError, match="can't be reached; set network.weights to a local file"):
+    with pytest.raises(WeightsError, match=r"can't be reached; set network.weights to a local file"):
         create_backbone(NAME, "auto", in_channels=3)
     assert time.monotonic() - start < 5
 

@@ -151,7 +151,7 @@ def test_damaged_tables(tmp_path: Path) -> None:
         read_table(tmp_path / "twice.csv")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a.png", "b.png"]), st.booleans(), st.sampled_from(["", "a", "a-1", "b-2"])),

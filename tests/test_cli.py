@@ -1,0 +1,479 @@
+"""The command line as its users meet it: the main job on synthetic films, and every kind of bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cli
+import console
+from embedder.manifest import write_manifest
+
+REPOSITORY = Path(cli.__file__).parent
+TINY = (
+    *("--set", "network.backbone=test_efficientnet", "--set", "network.weights=none"),
+    *("--set", "network.embedding_dimension=16", "--set", "preparation.height=32", "--set", "preparation.width=32"),
+    *("--set", "preparation.floor_mm=12.0"),
+)
+EVERY_COMMAND = (
+    *(("dataset", name) for name in ("read", "check", "terms", "download")),
+    ("roi", "sheet"),
+    *(("model", name) for name in ("recipe", "pretrained", "info")),
+    ("train",),
+    *(("index", name) for name in ("build", "add", "remove", "info", "verify")),
+    *((name,) for name in ("query", "classify", "evaluate", "demo")),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Run the command line in this process."""
+
+    def invoke(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["mammoseek", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            console.run(cli.app)
+        captured = capsys.readouterr()
+        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
+
+    return invoke
+
+
+@dataclass(frozen=True)
+class Line:
+    """A manifest of synthetic films, a tiny model and its gallery."""
+
+    manifest: Path
+    model: Path
+    gallery: Path
+    frame: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory, synthetic_manifest) -> Line:
+    folder = tmp_path_factory.mktemp("line")
+    frame = synthetic_manifest(12, view_count=2)
+    write_manifest(frame, folder / "manifest.csv")
+    for arguments in (
+        ("model", "pretrained", "-o", folder / "model", *TINY),
+        ("index", "build", folder / "manifest.csv", "--model", folder / "model", "-o", folder / "gallery"),
+    ):
+        with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["mammoseek", *map(str, arguments)])
+            console.run(cli.app)
+        assert not caught.value.code
+    return Line(folder / "manifest.csv", folder / "model", folder / "gallery", frame)
+
+
+@pytest.fixture
+def gallery(line, tmp_path) -> Path:
+    """A copy of the gallery that a test may spoil."""
+    return Path(shutil.copytree(line.gallery, tmp_path / "gallery"))
+
+
+def assert_clear(outcome: Outcome, *says: str) -> None:
+    """One message, no traceback, a status that says so."""
+    assert outcome.code not in (0, None)
+    assert "Traceback" not in outcome.err
+    assert outcome.err.startswith(("Error: ", "Usage: ")), outcome.err
+    for text in says:
+        assert text in outcome.err
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_every_command_helps_with_examples(run, command):
+    outcome = run(*command, "--help")
+    assert outcome.code == 0
+    assert "Example" in outcome.out
+    assert f"mammoseek {' '.join(command)}" in outcome.out
+
+
+def test_the_main_job(run, line, tmp_path):
+    model, gallery = tmp_path / "model", tmp_path / "gallery"
+    trained = run("train", line.manifest, "-o", model, "--epochs", 2, *TINY)
+    assert trained.code == 0, trained.err
+    assert "epoch 2/2" in trained.err
+    assert run("index", "build", line.manifest, "--model", model, "-o", gallery, "--thumbnails").code == 0
+    row = line.frame.iloc[0]
+    montage = tmp_path / "answer.png"
+    image_query = run(
+        *("query", gallery, row["path"], "--box", "13,48,37,72", "-k", 5, "--json", "--montage", montage)
+    )
+    answer = json.loads(image_query.out)
+    assert [n["rank"] for n in answer["neighbours"]] == [1, 2, 3, 4, 5]
+    assert row["patient_id"] not in [n["patient_id"] for n in answer["neighbours"]]
+    assert {"row_id", "similarity", "path", "box", "lesion_type", "pathology", "density"} <= set(answer["neighbours"][0])
+    assert {"gallery_generation", "model_digest", "preparation_digest"} <= set(answer["replay"])
+    assert answer["excluded_patient"] == row["patient_id"]
+    assert Image.open(montage).size[0] > 500
+    by_row = json.loads(run("query", gallery, "--row", row["row_id"], "-k", 5, "--json").out)
+    assert [n["row_id"] for n in by_row["neighbours"]] == [n["row_id"] for n in answer["neighbours"]]
+    classified = json.loads(run("classify", gallery, "--row", row["row_id"], "--json").out)
+    assert {found["target"] for found in classified} == {"lesion_type", "pathology"}
+    for found in classified:
+        assert sum(found["knn"]["probabilities"].values()) == pytest.approx(1)
+        assert found["excluded_patient"].endswith(row["patient_id"])
+    table = run("query", gallery, "--row", row["row_id"])
+    assert "similarity" in table.out
+    assert run("index", "verify", gallery).code == 0
+    assert run("model", "info", model).code == 0
+
+
+def test_the_same_question_gives_the_same_bytes_also_after_the_cache_is_rebuilt(run, line, gallery):
+    question = ("query", gallery, line.frame["path"].iloc[3], "--box", "13,48,37,72", "--json")
+    first = run(*question).out
+    assert run(*question).out == first
+    for cache in (gallery / "cache").iterdir():
+        cache.unlink()
+    assert run(*question).out == first
+    assert any((gallery / "cache").iterdir()), "the cache is made again"
+
+
+def test_an_evaluation_is_saved_with_its_context(run, line, tmp_path):
+    card = tmp_path / "scorecard.json"
+    outcome = run("evaluate", line.manifest, "--model", line.model, "-o", card, "--resamples", 100)
+    assert outcome.code == 0, outcome.err
+    content = json.loads(card.read_text())
+    assert {"protocol", "granularity", "manifest_digest", "model_digests", "test_women"} <= set(content["context"])
+    assert "95%" in outcome.out
+    assert "women" in outcome.out
+
+
+def test_a_cross_validation_trains_a_model_in_every_fold(run, line, tmp_path):
+    work = tmp_path / "folds"
+    arguments = ("evaluate", line.manifest, "--cross-validate", 2, "--work", work, "--resamples", 100, *TINY)
+    first = run(*arguments, "--set", "training.epochs=1", "--json")
+    assert first.code == 0, first.err
+    digests = json.loads(first.out)["context"]["model_digests"]
+    assert len(set(digests)) == 2
+    models = {path: path.stat().st_mtime_ns for path in work.rglob("model.safetensors")}
+    again = run(*arguments, "--set", "training.epochs=1", "--json")
+    assert again.out == first.out
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("model.safetensors")} == models
+
+
+def test_a_removed_woman_no_longer_answers(run, line, gallery):
+    woman = json.loads(run("query", gallery, "--row", "w0-0", "-k", 1, "--json").out)["neighbours"][0]["patient_id"]
+    outcome = run("index", "remove", gallery, "--patient", woman, "--json")
+    assert json.loads(outcome.out)["removed"] == 2
+    rest = json.loads(run("query", gallery, "--row", "w0-0", "-k", 100, "--json").out)
+    assert woman not in {n["patient_id"] for n in rest["neighbours"]}
+
+
+def test_files_that_fail_are_listed_and_the_rest_is_indexed(run, line, tmp_path):
+    frame = line.frame.copy()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(frame["path"].iloc[4]).read_bytes()[:200])
+    frame.loc[4, "path"] = str(broken)
+    frame.loc[7, "path"] = str(tmp_path / "gone.png")
+    write_manifest(frame, tmp_path / "manifest.csv")
+    outcome = run("index", "build", tmp_path / "manifest.csv", "--model", line.model, "-o", tmp_path / "g", "--json")
+    assert outcome.code == console.EXIT_PARTLY
+    report = json.loads(outcome.out)
+    assert report["added"] == len(frame) - 2
+    assert {name for name, _ in report["failures"]} == {frame["row_id"].iloc[4], frame["row_id"].iloc[7]}
+    assert "broken.png" in outcome.err
+    assert "gone.png" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.dcm", None, "missing.dcm"),
+        ("empty.png", b"", "empty"),
+        ("text.dcm", b"this is a letter, no mammogram\n" * 20, "text.dcm"),
+        ("text.png", b"this is a letter, no mammogram\n" * 20, "text.png"),
+        ("folder.png", "folder", "folder"),
+        ("tiny.png", "tiny", "tiny.png"),
+    ],
+)
+@pytest.mark.parametrize("command", ["query", "classify"])
+def test_an_unusable_image_costs_one_clear_error(run, line, tmp_path, command, name, content, says):
+    path = tmp_path / name
+    if content == "folder":
+        path.mkdir()
+    elif content == "tiny":
+        Image.fromarray(np.array([[7]], np.uint8)).save(path)
+    elif content is not None:
+        path.write_bytes(content)
+    assert_clear(run(command, line.gallery, path, "--box", "0,0,1,1"), name, says)
+
+
+def test_a_truncated_dicom_costs_one_clear_error(run, line, tmp_path, cbis_dicom):
+    path = tmp_path / "cut.dcm"
+    path.write_bytes(cbis_dicom[0].read_bytes()[:300_000])
+    assert_clear(run("query", line.gallery, path, "--box", "100,100,400,400"), "cut.dcm")
+
+
+def test_the_codec_that_nobody_has_is_named(run, line, dicom_samples):
+    assert_clear(run("query", line.gallery, dicom_samples / "MG1_JPLY.dcm", "--box", "10,10,90,90"), "MG1_JPLY.dcm")
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ("13,48,37,172", "does not lie inside the image"),
+        ("-5,48,37,72", "does not lie inside the image"),
+        ("37,48,13,72", "inverted"),
+        ("13,48,13,72", "empty"),
+        ("13,48,37", "not four numbers"),
+        ("a,b,c,d", "not four numbers"),
+        ("nan,0,5,5", "not four numbers"),
+        ("inf,0,5,5", "not four numbers"),
+        ("9" * 5000 + ",0,5,5", "not four numbers"),
+        (None, "needs a place"),
+    ],
+)
+def test_an_impossible_box_costs_one_clear_error(run, line, box, says):
+    options = ("--box", box) if box is not None else ()
+    assert_clear(run("query", line.gallery, line.frame["path"].iloc[0], *options), says)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("colour == 'red'", "colour"),
+        ("__import__('os').system('touch pwned')", ""),
+        ("density.__class__ == 'D'", ""),
+        ("(lambda: 1)() == 1", ""),
+        ("density ==", ""),
+        ("", ""),
+        ("(" * 500 + "view == 'CC'" + ")" * 500, ""),
+        ("spacing_mm == 'wide'", "spacing_mm"),
+        ("view == 'CC'" + " or view == 'CC'" * 100_000, ""),
+    ],
+)
+def test_a_filter_that_is_none_costs_one_clear_error_and_runs_nothing(run, line, tmp_path, monkeypatch, where, says):
+    monkeypatch.chdir(tmp_path)
+    assert_clear(run("query", line.gallery, "--row", "w0-0", "--where", where), says)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_filter_chooses_rows_inside_the_search(run, line):
+    outcome = run("query", line.gallery, "--row", "w0-0", "--where", "pathology == 'malignant'", "-k", 3, "--json")
+    assert [n["pathology"] for n in json.loads(outcome.out)["neighbours"]] == ["malignant"] * 3
+
+
+def test_more_neighbours_than_there_are_come_with_a_note(run, line):
+    answer = json.loads(run("query", line.gallery, "--row", "w0-0", "-k", 1000, "--json").out)
+    assert len(answer["neighbours"]) == 22
+    assert any("1000 neighbours" in note for note in answer["notes"])
+
+
+@pytest.mark.parametrize("k", ["0", "-3"])
+def test_no_neighbours_asked_for_is_a_mistake(run, line, k):
+    assert_clear(run("query", line.gallery, "--row", "w0-0", "-k", k), "neighbours")
+
+
+def test_an_empty_gallery_says_so(run, line, gallery):
+    assert run("index", "remove", gallery, "--dataset", "synthetic").code == 0
+    assert_clear(run("query", gallery, line.frame["path"].iloc[0], "--box", "13,48,37,72"), "empty")
+    assert_clear(run("classify", gallery, line.frame["path"].iloc[0], "--box", "13,48,37,72"), "empty")
+    assert run("index", "info", gallery).code == 0
+
+
+def test_another_models_gallery_is_refused(run, line, tmp_path):
+    other = tmp_path / "other"
+    assert run("model", "pretrained", "-o", other, *TINY, "--set", "preparation.context=2").code == 0
+    image = line.frame["path"].iloc[0]
+    says = "belongs to the model"
+    assert_clear(run("query", line.gallery, image, "--box", "13,48,37,72", "--model", other), says)
+    assert_clear(run("classify", line.gallery, image, "--box", "13,48,37,72", "--model", other), says)
+    assert_clear(run("index", "add", line.gallery, line.manifest, "--model", other), says)
+    assert_clear(run("index", "build", line.manifest, "--model", other, "-o", line.gallery), says)
+
+
+def test_a_model_swapped_inside_the_gallery_is_refused(run, line, gallery, tmp_path):
+    other = tmp_path / "other"
+    assert run("model", "pretrained", "-o", other, *TINY, "--set", "preparation.context=2").code == 0
+    shutil.rmtree(gallery / "model")
+    shutil.copytree(other, gallery / "model")
+    assert_clear(run("query", gallery, line.frame["path"].iloc[0], "--box", "13,48,37,72"), "belongs to the model")
+    assert run("index", "verify", gallery).code == console.EXIT_FAILED
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("x1", "NaN", "needs a box"),
+        ("x1", "wide", "not a whole number"),
+        ("x1", "5000", "outside the image"),
+        ("x1", "1", "inverted"),
+        ("row_id", "", "is empty"),
+        ("pathology", "evil", "'evil' is none of"),
+        ("patient_id", "nan", "is empty"),
+        ("spacing_mm", "inf", "not a number"),
+    ],
+)
+def test_a_wrong_manifest_is_told_by_row_and_column(run, line, tmp_path, column, value, says):
+    table = line.frame.astype(object)
+    table.loc[2, column] = value
+    path = tmp_path / "manifest.csv"
+    table.to_csv(path, index=False)
+    for command in (
+        ("dataset", "check", path),
+        ("index", "build", path, "--model", line.model, "-o", tmp_path / "g"),
+        ("train", path, "-o", tmp_path / "m", *TINY),
+        ("evaluate", path, "--model", line.model),
+    ):
+        assert_clear(run(*command), "row 3", column, says)
+    assert not (tmp_path / "g").exists()
+
+
+def test_missing_things_are_named(run, line, tmp_path):
+    gone = tmp_path / "gone"
+    image = line.frame["path"].iloc[0]
+    for command in (
+        ("query", gone, image, "--box", "13,48,37,72"),
+        ("index", "info", gone),
+        ("index", "verify", gone),
+        ("index", "remove", gone, "--patient", "x"),
+        ("model", "info", gone),
+        ("train", gone, "-o", tmp_path / "m"),
+        ("dataset", "check", gone),
+        ("dataset", "read", "mini-mias", gone, "-o", tmp_path / "m.csv"),
+        ("index", "build", line.manifest, "--model", gone, "-o", tmp_path / "g"),
+        ("evaluate", line.manifest, "--model", gone),
+        ("train", line.manifest, "--recipe", gone, "-o", tmp_path / "m"),
+    ):
+        assert_clear(run(*command), "gone")
+    assert_clear(run("dataset", "read", "mini-mios", gone, "-o", tmp_path / "m.csv"), "mini-mias")
+    assert_clear(run("query", line.gallery, "--row", "w0-9"), "w0-9", "w0-0")
+    assert_clear(run("classify", line.gallery, "--row", "w0-0", "--target", "colour"), "colour")
+    assert_clear(run("evaluate", line.manifest, "--model", line.model, "--target", "density"), "density")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("query", "GALLERY"), ("query", "GALLERY", "x.png", "--row", "w0-0"), ("evaluate", "MANIFEST"), ("nonsense",)],
+)
+def test_wrong_usage_is_told(run, line, arguments):
+    places = {"GALLERY": line.gallery, "MANIFEST": line.manifest}
+    outcome = run(*[places.get(argument, argument) for argument in arguments])
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+
+
+def test_a_damaged_segment_is_named_and_nothing_else_is_lost(run, line, gallery):
+    segment = next((gallery / "segments").iterdir())
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    segment.write_bytes(data)
+    outcome = run("index", "verify", gallery)
+    assert outcome.code == console.EXIT_FAILED
+    assert segment.name in outcome.out
+    assert_clear(run("query", gallery, "--row", "w0-0"), segment.name)
+
+
+# ---- things that need a process, a file system or a signal of their own
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "import cli; cli.main()", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with 600 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_while_adding_loses_nothing(run, line, small_disk, tmp_path):
+    gallery = Path(shutil.copytree(line.gallery, small_disk / "gallery"))
+    before = run("query", gallery, "--row", "w0-0", "--json").out
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(b"\0" * 600 * 1024)
+    more = line.frame.assign(row_id="new-" + line.frame["row_id"], patient_id="new-" + line.frame["patient_id"])
+    write_manifest(more, tmp_path / "more.csv")
+    outcome = run("index", "add", gallery, tmp_path / "more.csv")
+    assert_clear(outcome, "disk is full")
+    assert run("query", gallery, "--row", "w0-0", "--json").out == before
+    filler.unlink()
+    assert run("index", "add", gallery, tmp_path / "more.csv").code == 0
+    assert run("index", "verify", gallery).code == 0
+
+
+def test_a_read_only_gallery_answers_and_refuses_to_change(run, line, small_disk, tmp_path):
+    gallery = Path(shutil.copytree(line.gallery, small_disk / "gallery"))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert run("query", gallery, "--row", "w0-0", "--json").code == 0
+    more = line.frame.assign(row_id="new-" + line.frame["row_id"])
+    write_manifest(more, tmp_path / "more.csv")
+    assert_clear(run("index", "add", gallery, tmp_path / "more.csv"), "gallery")
+    assert_clear(run("index", "remove", gallery, "--patient", "w0"), "gallery")
+    assert_clear(run("train", line.manifest, "-o", small_disk / "m", "--epochs", 1, *TINY), "can't be written")
+
+
+def test_ctrl_c_while_training_keeps_the_last_epoch_and_goes_on(line, tmp_path):
+    model = tmp_path / "model"
+    arguments = command_line("train", line.manifest, "-o", model, "--epochs", 400, *TINY)
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if text.startswith("epoch 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == console.EXIT_INTERRUPTED
+    assert "Interrupted. The last whole epoch is kept" in rest
+    assert "Traceback" not in rest
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = next(text for text in process.stderr if text.startswith("epoch"))
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    assert int(first.split()[1].split("/")[0]) >= 3, "the training goes on where it was"
+
+
+def test_ctrl_c_while_indexing_keeps_what_was_committed(line, tmp_path):
+    frame = pd.concat(
+        [line.frame.assign(row_id=line.frame["row_id"] + f"-{copy}") for copy in range(300)], ignore_index=True
+    )
+    write_manifest(frame, tmp_path / "big.csv")
+    gallery = tmp_path / "gallery"
+    arguments = command_line("index", "build", tmp_path / "big.csv", "--model", line.model, "-o", gallery)
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (gallery / "model" / "card.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        rest = process.stderr.read()
+    assert process.returncode == console.EXIT_INTERRUPTED, rest
+    assert "run the same command again" in rest
+    assert "Traceback" not in rest
+    verified = subprocess.run(command_line("index", "verify", gallery), env=environment(), capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stdout
