@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import console
-from console import interruptible, print_json, print_table, progress_bar, report_failures, say
+from console import interruptible, print_json, print_table, progress_bar, report_failures, say, training_callbacks
 from errors import MammoseekError
 
 app = typer.Typer(
@@ -343,7 +343,7 @@ def train_command(
       mammoseek train cbis.parquet --recipe my.toml --set training.objective.miner=batch-hard --device cuda -o model
     """
     from embedder.manifest import read_manifest
-    from embedder.training import TrainingCallbacks, train
+    from embedder.training import train
 
     settings = [*(settings or []), *([f"training.epochs={epochs}"] if epochs else [])]
     chosen = _recipe(recipe, settings, granularity)
@@ -352,11 +352,6 @@ def train_command(
         interruptible("The last whole epoch is kept: run the same command again to go on."),
         progress_bar("Reading crops") as progress,
     ):
-        callbacks = TrainingCallbacks(
-            reading=progress,
-            batch=lambda epoch, done, total: progress(done, total, f"Epoch {epoch + 1}"),
-            epoch=_say_epoch,
-        )
         result = train(
             frame,
             output,
@@ -367,23 +362,13 @@ def train_command(
             triplet_labels=chosen.triplet_labels,
             device=device,
             workers=workers,
-            callbacks=callbacks,
+            callbacks=training_callbacks(progress),
         )
     if as_json:
         print_json({"digest": result.digest, "model": str(output), "card": result.card.to_dict()})
     else:
         say(f"Model {result.digest[:12]} in {output}")
     report_failures(result.failures, "rows")
-
-
-def _say_epoch(report) -> None:  # type: ignore[no-untyped-def]
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
-    held_out = ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items())
-    star = " *" if report.best and held_out else ""
-    say(
-        f"epoch {report.epoch + 1}/{report.epochs}: {losses}"
-        + (f"; held-out MAP@R {held_out}{star}" if held_out else "")
-    )
 
 
 # ----------------------------------------------------------------------------------------------- galleries
@@ -498,7 +483,7 @@ def index_remove(
         print_json(report.to_dict())
     else:
         say(
-            f"Removed {report.removed} rows; the gallery holds {report.remaining}. Checked: none of their vectors is in any file."
+            f"Removed {report.removed} rows, {report.remaining} are left. Checked: none of their vectors is in any file."
         )
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from errors import MammoseekError
+
+if TYPE_CHECKING:
+    from embedder.training import EpochReport, TrainingCallbacks
 
 EXIT_FAILED = 1
 EXIT_PARTLY = 3
@@ -92,6 +95,27 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., N
             progress.update(task, completed=done, total=total, description=description or label)
 
         yield update
+
+
+def training_callbacks(progress: Callable[..., None], every: int = 1) -> "TrainingCallbacks":
+    """Return callbacks that show a training on a progress bar, and say a line every so many epochs."""
+    from embedder.training import TrainingCallbacks
+
+    def batch(epoch: int, done: int, total: int) -> None:
+        progress(done, total, f"Epoch {epoch + 1}")
+
+    def report(epoch: "EpochReport") -> None:
+        if (epoch.epoch + 1) % every and epoch.epoch + 1 < epoch.epochs:
+            return
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in epoch.losses.items())
+        held_out = ", ".join(f"{name} {value:.3f}" for name, value in epoch.validation.items())
+        star = " *" if epoch.best and held_out else ""
+        say(
+            f"epoch {epoch.epoch + 1}/{epoch.epochs}: {losses}"
+            + (f"; held-out MAP@R {held_out}{star}" if held_out else "")
+        )
+
+    return TrainingCallbacks(reading=progress, batch=batch, epoch=report)
 
 
 def report_failures(failures: Sequence[tuple[str, str]], what: str) -> None:

@@ -4,11 +4,12 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from console import print_table, progress_bar, say
+from console import print_table, progress_bar, say, training_callbacks
 from errors import MammoseekError
 
 _PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
@@ -58,7 +59,7 @@ def _find_data(data: Path | None) -> Path | None:
             return download_mini_mias(Path("data/mini-mias"), progress=progress)
     except DatasetError as error:
         say(
-            f"mini-MIAS is not here and can't be downloaded ({error}): the demo runs on eight public DICOM files instead."
+            f"mini-MIAS is not here and can't be had ({error}): the demo runs on eight public DICOM files instead."
         )
         return None
 
@@ -70,7 +71,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
     from embedder.datasets import read_dataset
     from embedder.manifest import write_manifest
     from embedder.recipe import Recipe
-    from embedder.training import TrainingCallbacks, train
+    from embedder.training import train
 
     _step("Reading mini-MIAS")
     with progress_bar("Reading") as progress:
@@ -97,11 +98,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
                 labels=recipe.labels,
                 triplet_labels=recipe.triplet_labels,
                 device=device,
-                callbacks=TrainingCallbacks(
-                    reading=progress,
-                    batch=lambda epoch, done, total, show=progress: show(done, total, f"Epoch {epoch + 1}"),
-                    epoch=_say_epoch,
-                ),
+                callbacks=training_callbacks(progress, every=4),
             )
         _step(f"Indexing the {granularity}s of the women that were trained on")
         with progress_bar("Embedding") as progress:
@@ -116,17 +113,17 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
     gallery = output / "gallery-finding"
     query = _query_finding(frame)
     source = Source(path=Path(query["path"]), box=_box(query))
-    known = {"patient": str(query["patient_id"]), "dataset": str(query["dataset"])}
-    known_image = {"spacing_mm": float(query["spacing_mm"]), "view": str(query["view"])}
+    known: dict[str, Any] = {"patient": str(query["patient_id"]), "dataset": str(query["dataset"])}
+    known |= {"spacing_mm": float(query["spacing_mm"]), "view": str(query["view"])}
     _step(f"Asking: what did findings like {query['row_id']} of a held-out woman turn out to be?")
     montage = output / "answer.png"
-    answer = ask_source(gallery, source, k=_NEIGHBOURS, montage=montage, **known, **known_image).to_dict()
+    answer = ask_source(gallery, source, k=_NEIGHBOURS, montage=montage, **known).to_dict()
     print(f"The query is a {query['pathology']} {query['lesion_type']} ({query['native_lesion_type']}).")
     shown = ("rank", "row_id", "patient_id", "similarity", "lesion_type", "pathology", "density")
     print_table(shown, [[n[name] for name in shown] for n in answer["neighbours"]])
     say(f"Montage: {montage}")
     _step("Classifying it by its neighbours and by a linear head")
-    for found in classify_source(gallery, source, targets=("lesion_type", "pathology"), **known, **known_image):
+    for found in classify_source(gallery, source, targets=("lesion_type", "pathology"), **known):
         parts = found.to_dict()
         rows_of_table = [
             [name, *((parts[part]["probabilities"] or {}).get(name) for part in ("knn", "head"))]
@@ -140,8 +137,8 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
         scorecard.save(output / f"scorecard-{granularity}.json")
         print(scorecard.to_text())
     say(
-        f"All of it lies in {output}. One small hold-out has wide intervals; `mammoseek evaluate --cross-validate 5` narrows"
-        " them. mini-MIAS: research only."
+        f"All of it lies in {output}. One small hold-out has wide intervals: `mammoseek evaluate --cross-validate 5`"
+        " narrows them. mini-MIAS: research only."
     )
 
 
@@ -192,8 +189,8 @@ def _run_on_dicom(output: Path, device: str) -> None:
     frame = dicom_manifest(Path(next(iter(spec.submodule_search_locations))))
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(frame, output / "manifest.csv")
-    shown = ("row_id", "granularity", "patient_id", "laterality", "view")
-    print_table(shown, frame.loc[frame["granularity"] == "breast", list(shown)].to_numpy().tolist())
+    columns = ["row_id", "granularity", "patient_id", "laterality", "view"]
+    print_table(columns, frame.loc[frame["granularity"] == "breast", columns].to_numpy().tolist())
     findings = frame[frame["granularity"] == "finding"]
     women = sorted(frame["patient_id"].unique())
     say(f"{len(findings)} squares of tissue on a grid, from {len(women)} women")
@@ -212,17 +209,17 @@ def _run_on_dicom(output: Path, device: str) -> None:
             )
         say(f"{report.added} rows added, {report.already_there} were there")
     own = findings[findings["patient_id"] == women[0]]
-    query = own.iloc[len(own) // 2]
+    query = own.iloc[len(own) // 12]
     _step(f"Asking: which tissue of the other woman is most like {query['row_id']} of {women[0]}?")
     montage = output / "answer.png"
     source = Source(path=Path(query["path"]), box=_box(query))
     answer = ask_source(output / "gallery-finding", source, k=_NEIGHBOURS, montage=montage).to_dict()
-    shown = ("rank", "row_id", "patient_id", "similarity", "laterality", "view")
-    print_table(shown, [[n[name] for name in shown] for n in answer["neighbours"]])
+    columns = ["rank", "row_id", "patient_id", "similarity", "laterality", "view"]
+    print_table(columns, [[n[name] for name in columns] for n in answer["neighbours"]])
     print(f"Left out: {answer['excluded_patient']} (the query's own woman)")
     say(f"Montage: {montage}")
     say(
-        "No training and no score: two women are too few for either. With mini-MIAS (--data) the demo trains and scores."
+        "No training and no score: two women are too few. With mini-MIAS (--data) the demo trains and scores."
     )
 
 
@@ -269,10 +266,3 @@ def dicom_manifest(folder: Path) -> pd.DataFrame:
 
 def _step(text: str) -> None:
     say(f"\n== {text}")
-
-
-def _say_epoch(report) -> None:  # type: ignore[no-untyped-def]
-    if report.epoch % 4 == 3 or report.epoch + 1 == report.epochs:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
-        held_out = ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items())
-        say(f"epoch {report.epoch + 1}/{report.epochs}: {losses}; held-out MAP@R {held_out}")

@@ -4,7 +4,8 @@
 
 The bare pass is the same network on crops that already lie in memory as tensors: forward for embedding; forward,
 backward and optimiser step for training. All runs of one repeat follow each other in turn, so that what else the
-machine does meets all of them; the table has the median of the repeats, and each repeat's ratio is to the bare pass beside it.
+machine does meets all of them; the table has the median of the repeats, and each repeat's ratio is to the bare pass
+beside it.
 
 - `ROI files`: PNG files of findings, each cut from its film beforehand at the crop's own context (in a temporary
   folder), read, prepared and embedded through a manifest.
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from embedder.findings import Box, Finding, findings_frame
 from embedder.mammogram import read_mammogram
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig, prepare
-from embedder.rois import load_crops
+from embedder.rois import load_crops, row_box
 from embedder.roles import label_classes
 from embedder.trainingplan import TrainingConfig, choose_triplet_labels
 from embedder.trainingrun import TrainingRun
@@ -127,17 +128,19 @@ def cut_rois(frame: pd.DataFrame, config: PreparationConfig, folder: Path) -> pd
         A manifest of these files: what the pipeline crops from each is the whole of it.
     """
     rows = []
-    for row in frame.itertuples():
-        film = cv2.imread(row.path, cv2.IMREAD_GRAYSCALE)
-        box = Box(row.x0, row.y0, row.x1, row.y1)
+    for _, row in frame.iterrows():
+        box = row_box(row)
+        film = cv2.imread(str(row["path"]), cv2.IMREAD_GRAYSCALE)
+        assert box is not None and film is not None, "these rows are findings on PNG or PGM files that were just read"
         side = round(max(config.context * max(box.width, box.height), config.floor_pixels))
         x, y = (round(middle - side / 2) for middle in box.centre)
         padded = cv2.copyMakeBorder(film, side, side, side, side, cv2.BORDER_CONSTANT, value=0)
-        path = folder / f"{row.row_id}.png"
+        path = folder / f"{row['row_id']}.png"
         cv2.imwrite(str(path), padded[y + side : y + 2 * side, x + side : x + 2 * side])
-        inset = round((side - side / config.context) / 2)
-        corners = dict(zip(("x0", "y0", "x1", "y1"), (inset, inset, side - inset, side - inset), strict=True))
-        rows.append(Finding(row.row_id, str(path), "finding", row.dataset, row.patient_id, **corners, view="MLO"))
+        low = round((side - side / config.context) / 2)
+        high = side - low
+        roi = Finding(str(row["row_id"]), str(path), "finding", str(row["dataset"]), str(row["patient_id"]))
+        rows.append(replace(roi, x0=low, y0=low, x1=high, y1=high, view="MLO"))
     return findings_frame(rows)
 
 
@@ -248,8 +251,8 @@ def measure(bare: Run, runs: dict[str, Run], repeats: int, device: torch.device)
     result = []
     for name, found in speeds.items():
         ratios = [speed / alone for speed, alone in zip(found, bare_speeds, strict=True)]
-        medians = [statistics.median(values) for values in (found, bare_speeds, ratios)]
-        result.append(Speed(name, images[name], repeats, *medians, min(ratios), max(ratios)))
+        median, bare_median, ratio = (statistics.median(values) for values in (found, bare_speeds, ratios))
+        result.append(Speed(name, images[name], repeats, median, bare_median, ratio, min(ratios), max(ratios)))
     return result
 
 
@@ -336,11 +339,14 @@ def _report(
     speeds: list[Speed], shares: dict[str, float], machine: dict[str, object], arguments: argparse.Namespace
 ) -> None:
     table = pd.DataFrame([asdict(speed) for speed in speeds])
-    table = table.assign(backbone=arguments.backbone, **machine)
+    for name, value in {"backbone": arguments.backbone, **machine}.items():
+        table[name] = value
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         extra = {f"dicom_{name.replace(' ', '_')}": round(value, 3) for name, value in shares.items()}
-        table.round(3).assign(**extra).to_csv(arguments.output, index=False)
+        for name, figure in extra.items():
+            table[name] = figure
+        table.round(3).to_csv(arguments.output, index=False)
     if arguments.json:
         content = {
             "machine": machine,

@@ -144,8 +144,7 @@ def verify_with_model(gallery: Path) -> VerifyReport:
             problem = "is not the model that this gallery is bound to"
     except ModelError as error:
         problem = error.cause
-    state = "damaged" if problem else "good"
-    return VerifyReport((*report.files, FileReport(MODEL_FOLDER, state, 0, problem)))
+    return VerifyReport((*report.files, FileReport(MODEL_FOLDER, "damaged" if problem else "good", 0, problem)))
 
 
 def ask_source(
@@ -361,9 +360,11 @@ def _what_the_gallery_knows(
     The same place then gives the same vector, whether it is asked by image or by row.
     """
     path = str(_path(source).resolve())
-    same = np.flatnonzero(gallery.records["path"].to_numpy(dtype=object) == path) if "path" in gallery.records else []
-    if len(same):
-        record = gallery.record(int(same[0]))
+    same = np.zeros(len(gallery), np.bool_)
+    if "path" in gallery.records:
+        same = gallery.records["path"].to_numpy(dtype=object) == path
+    if same.any():
+        record = gallery.record(int(np.argmax(same)))
         spacing_mm = spacing_mm if spacing_mm is not None else record.get("spacing_mm")
         view = view if view is not None else record.get("view")
     return spacing_mm, view

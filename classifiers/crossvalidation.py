@@ -118,8 +118,8 @@ def cross_validate(
     """Train a fresh model in every fold of women and score it on the women of that fold.
 
     Nothing of a fold's test women reaches its model: their rows are not read by the training, validation for the best
-    epoch takes some of the training women, and votes, heads and calibration know the training women only. The data set's
-    own split is set aside.
+    epoch takes some of the training women, and votes, heads and calibration know the training women only. The data
+    set's own split is set aside.
 
     Args:
         frame: A manifest with absolute paths; rows of the other granularity are left out.
@@ -156,7 +156,8 @@ def cross_validate(
         chosen = choose_targets(frame, targets, granularity)
         keys = patient_key(frame).to_numpy(dtype=object)
         splits = patient_folds(keys, _strata(frame, chosen), folds, seed)
-        predictions, digests = [], []
+        predictions: list[FoldPredictions] = []
+        digests: list[str] = []
         for number, fold in enumerate(splits):
             label = f"Fold {number + 1}/{folds}"
             if crops is None:
@@ -308,7 +309,7 @@ def _fold_plan(frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[s
         "targets": targets,
         "seed": seed,
     }
-    return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
+    return dict(json.loads(json.dumps(plan)))
 
 
 def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, str] | None:

@@ -16,7 +16,9 @@ GEOMETRY_SIDE = 256
 # Thresholds tried between background and tissue.
 _THRESHOLDS = 8
 # An outline steeper than this (grey levels of 255 per pixel) is clear; how much steeper says no more.
-_CLEAR_EDGE = 12.0
+_CLEAR_EDGE = 6.0
+# By how much an outline must be steeper to count as such.
+_CLEARLY = 1.05
 # A breast covers at least this share of its image.
 _SMALLEST_BREAST = 0.03
 # Where the darkest pixels are this bright beside the brightest, there is no background: tissue fills the
@@ -117,7 +119,7 @@ def _steepest(levels: npt.NDArray[np.uint8], smooth: Pixels, dark: float, highes
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     # Sobel's kernel weighs a step by 8.
     slope = np.minimum(np.hypot(across, down) * (255 / 8), _CLEAR_EDGE)
-    best, found = -1.0, highest
+    best, found = 0.0, highest
     for threshold in dark + np.geomspace(4.0, highest - dark, _THRESHOLDS):
         region = _largest_region(levels, float(threshold))
         if region is None:
@@ -126,8 +128,8 @@ def _steepest(levels: npt.NDArray[np.uint8], smooth: Pixels, dark: float, highes
         # Where the image ends, the breast goes on: that is no outline.
         outline[[0, -1]] = False
         outline[:, [0, -1]] = False
-        steepness = float(slope[outline].mean()) if outline.any() else -1.0
-        if steepness > best:
+        steepness = float(slope[outline].mean()) if outline.any() else 0.0
+        if steepness > _CLEARLY * best:
             best, found = steepness, float(threshold)
     return found
 
@@ -150,9 +152,7 @@ def _largest_region(levels: npt.NDArray[np.uint8], threshold: float) -> npt.NDAr
     if largest.mean() < _SMALLEST_BREAST:
         return None
     contours, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return np.asarray(
-        cv2.drawContours(np.zeros_like(largest), contours, -1, 1, thickness=cv2.FILLED), np.uint8
-    )
+    return np.asarray(cv2.drawContours(np.zeros_like(largest), contours, -1, 1, thickness=cv2.FILLED), np.uint8)
 
 
 def chest_wall_is_right(pixels: Pixels, mask: Mask) -> bool:
@@ -243,9 +243,7 @@ def small_pectoral_mask(small: Pixels, mask: Mask) -> Mask:
 
     inside = mask.astype(np.float32)
     seen = (sample(inside, -5) > 0.9) & (sample(inside, 12) > 0.9)
-    fall = np.where(
-        seen, (sample(smooth, -3) + sample(smooth, -5) - sample(smooth, 3) - sample(smooth, 5)) / 2, 0
-    )
+    fall = np.where(seen, (sample(smooth, -3) + sample(smooth, -5) - sample(smooth, 3) - sample(smooth, 5)) / 2, 0)
     count = np.maximum(seen.sum(axis=0), 1)
     mean = fall.sum(axis=0) / count
     steady = ((fall > 0.01) & seen).sum(axis=0) / count

@@ -88,9 +88,7 @@ def contact_sheet(
     on_page = columns * _ROWS_ON_PAGE
     count = -(-len(chosen) // on_page)
     names = [path] if count == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(count)]
-    title = (
-        f"{config.granularity}s, {config.width} by {config.height} pixels, preparation {config.digest[:12]}"
-    )
+    title = f"{config.granularity}s, {config.width} by {config.height} pixels, preparation {config.digest[:12]}"
     tiles: list[Image.Image] = []
     failures: list[tuple[str, str]] = []
     for done, read in enumerate(read_rois(chosen, config, workers=workers), start=1):
@@ -147,9 +145,7 @@ def _tile(row: pd.Series, read: RoiRead, config: PreparationConfig) -> Image.Ima
     return tile
 
 
-def _outline(
-    draw: ImageDraw.ImageDraw, edges: tuple[float, float, float, float], size: tuple[int, int]
-) -> None:
+def _outline(draw: ImageDraw.ImageDraw, edges: tuple[float, float, float, float], size: tuple[int, int]) -> None:
     """Draw the sides of a marked place that lie in the picture."""
     x0, y0, x1, y1 = (round(edge) for edge in edges)
     width, height = size
@@ -206,6 +202,4 @@ def _write(page: Image.Image, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         page.save(path, format="PNG")
     except OSError as error:
-        raise SheetError(
-            path, f"can't be written ({error.strerror or error})", "choose another folder"
-        ) from error
+        raise SheetError(path, f"can't be written ({error.strerror or error})", "choose another folder") from error

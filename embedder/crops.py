@@ -56,9 +56,7 @@ def crop_shape(config: PreparationConfig, margin: float = 1.0) -> tuple[int, int
     return height, width
 
 
-def crop_roi(
-    prepared: Prepared, box: Box | None, config: PreparationConfig, *, margin: float = 1.0
-) -> RoiCrop:
+def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, margin: float = 1.0) -> RoiCrop:
     """Cut out what the network sees, at one scale in both directions, padded with background at the borders.
 
     Args:
@@ -86,9 +84,7 @@ def crop_roi(
             (marked.y1 - y0) * scale,
         )
     spacing = prepared.spacing_mm
-    return RoiCrop(
-        pixels, view.height * spacing if spacing else None, spacing / scale if spacing else None, place
-    )
+    return RoiCrop(pixels, view.height * spacing if spacing else None, spacing / scale if spacing else None, place)
 
 
 def _marked_place(prepared: Prepared, box: Box | None, config: PreparationConfig) -> Box | None:

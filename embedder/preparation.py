@@ -86,9 +86,7 @@ class PreparationConfig:
             if kind is float and type(value) is int:
                 object.__setattr__(self, field.name, float(value))
             elif type(value) is not kind:
-                raise PreparationError(
-                    "preparation", f"{field.name} is {value!r}, not of type {kind.__name__}"
-                )
+                raise PreparationError("preparation", f"{field.name} is {value!r}, not of type {kind.__name__}")
         checks = {
             "granularity is finding or breast": self.granularity in ("finding", "breast"),
             "height and width are 32 to 4096 pixels": min(self.height, self.width) >= 32

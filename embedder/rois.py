@@ -149,18 +149,14 @@ def _read_group(
     except MammoseekError as error:
         return [RoiRead(position, None, str(error)) for position in positions]
     return [
-        RoiRead(position, None, str(crop))
-        if isinstance(crop, MammoseekError)
-        else RoiRead(position, crop, None)
+        RoiRead(position, None, str(crop)) if isinstance(crop, MammoseekError) else RoiRead(position, crop, None)
         for position, crop in zip(positions, crops, strict=True)
     ]
 
 
 def default_workers() -> int:
     """Return how many threads read images unless told otherwise: one a core, eight at most."""
-    return max(
-        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 def read_rois(

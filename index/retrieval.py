@@ -1,21 +1,24 @@
 """Asking a gallery: the findings of other women that look most like one, and all that is known of each."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from index import QueryError
-from index.answers import Answer, Box, Neighbour, Question
+from index.answers import Answer, Neighbour, Question
 from index.engines import UNIT_TOLERANCE
 from index.exclusion import Exclusion, exclude_image, exclude_woman
 from index.filters import Filter, parse_filter
 from index.gallery import Gallery
 from index.manifest import GalleryIdentity, check_identity
+
+PlaceBox = TypeVar("PlaceBox", bound=Iterable[int], contravariant=True)
+"""A model's own kind of box, which yields x0, y0, x1, y1."""
 
 
 class EmbeddedPlace(Protocol):
@@ -34,7 +37,7 @@ class EmbeddedPlace(Protocol):
         """The image."""
 
 
-class EmbeddingModel(Protocol):
+class EmbeddingModel(Protocol[PlaceBox]):
     """Whatever turns a place on an image into a vector."""
 
     @property
@@ -54,7 +57,7 @@ class EmbeddingModel(Protocol):
         """Length of its vectors."""
 
     def embed(
-        self, path: Path, box: Box | None = None, *, spacing_mm: float | None = None, view: str | None = None
+        self, path: Path, box: PlaceBox | None = None, *, spacing_mm: float | None = None, view: str | None = None
     ) -> EmbeddedPlace:
         """Embed one place, or the whole breast."""
 
@@ -177,9 +180,9 @@ def query_row(
 
 def query_image(
     gallery: Gallery,
-    embedder: EmbeddingModel,
+    embedder: EmbeddingModel[PlaceBox],
     path: Path,
-    box: Box | None = None,
+    box: PlaceBox | None = None,
     *,
     k: int = 10,
     patient: str | None = None,
@@ -213,7 +216,11 @@ def query_image(
         MammoseekError: The image can't be read, or the box does not lie inside it.
     """
     check_model(gallery, embedder)
-    question = Question(k, where, include_same_patient, str(path), box, None, patient, dataset, spacing_mm, view)
+    corners = None
+    if box is not None:
+        x0, y0, x1, y1 = box
+        corners = (x0, y0, x1, y1)
+    question = Question(k, where, include_same_patient, str(path), corners, None, patient, dataset, spacing_mm, view)
     allowed = _allowed(gallery, question)
     embedded = embedder.embed(Path(path), box, spacing_mm=spacing_mm, view=view)
     vectors = _check_vectors(gallery, np.asarray(embedded.vector)[None])
@@ -229,7 +236,7 @@ def query_image(
     return _search(gallery, vectors, asked, allowed & ~_barred(exclusion, include_same_patient), exclusion)[0]
 
 
-def check_model(gallery: Gallery, embedder: EmbeddingModel) -> None:
+def check_model(gallery: Gallery, embedder: EmbeddingModel[Any]) -> None:
     """Refuse a gallery whose vectors another model made: similarities across models mean nothing.
 
     Raises:

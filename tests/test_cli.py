@@ -77,9 +77,10 @@ def line(tmp_path_factory, synthetic_manifest) -> Line:
         ("model", "pretrained", "-o", folder / "model", *TINY),
         ("index", "build", folder / "manifest.csv", "--model", folder / "model", "-o", folder / "gallery"),
     ):
-        with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["mammoseek", *map(str, arguments)])
-            console.run(cli.app)
+            with pytest.raises(SystemExit) as caught:
+                console.run(cli.app)
         assert not caught.value.code
     return Line(folder / "manifest.csv", folder / "model", folder / "gallery", frame)
 
@@ -115,13 +116,13 @@ def test_the_main_job(run, line, tmp_path):
     assert run("index", "build", line.manifest, "--model", model, "-o", gallery, "--thumbnails").code == 0
     row = line.frame.iloc[0]
     montage = tmp_path / "answer.png"
-    image_query = run(
-        *("query", gallery, row["path"], "--box", "13,48,37,72", "-k", 5, "--json", "--montage", montage)
-    )
+    image_query = run(*("query", gallery, row["path"], "--box", "13,48,37,72", "-k", 5, "--json", "--montage", montage))
     answer = json.loads(image_query.out)
     assert [n["rank"] for n in answer["neighbours"]] == [1, 2, 3, 4, 5]
     assert row["patient_id"] not in [n["patient_id"] for n in answer["neighbours"]]
-    assert {"row_id", "similarity", "path", "box", "lesion_type", "pathology", "density"} <= set(answer["neighbours"][0])
+    assert {"row_id", "similarity", "path", "box", "lesion_type", "pathology", "density"} <= set(
+        answer["neighbours"][0]
+    )
     assert {"gallery_generation", "model_digest", "preparation_digest"} <= set(answer["replay"])
     assert answer["excluded_patient"] == row["patient_id"]
     assert Image.open(montage).size[0] > 500
@@ -475,5 +476,7 @@ def test_ctrl_c_while_indexing_keeps_what_was_committed(line, tmp_path):
     assert process.returncode == console.EXIT_INTERRUPTED, rest
     assert "run the same command again" in rest
     assert "Traceback" not in rest
-    verified = subprocess.run(command_line("index", "verify", gallery), env=environment(), capture_output=True, text=True)
+    verified = subprocess.run(
+        command_line("index", "verify", gallery), env=environment(), capture_output=True, text=True
+    )
     assert verified.returncode == 0, verified.stdout

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -50,6 +51,31 @@ class DatasetReading:
             more = ", …" if count > _EXAMPLES_SHOWN else ""
             lines.append(f"left out, {reason}: {count} ({', '.join(names[:_EXAMPLES_SHOWN])}{more})")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same account as plain values for JSON."""
+        granularities: dict[str, Any] = {}
+        for granularity in GRANULARITIES:
+            rows = self.frame[self.frame["granularity"] == granularity]
+            if not rows.empty:
+                granularities[granularity] = {
+                    "rows": len(rows),
+                    "women": int(patient_key(rows).nunique()),
+                    "images": int(rows["path"].nunique()),
+                    "labels": {
+                        name: {str(term): int(count) for term, count in rows[name].value_counts().items()}
+                        for name in (*TERMS, "split")
+                        if rows[name].notna().any()
+                    },
+                }
+        return {
+            "name": self.name,
+            "rows": len(self.frame),
+            "women": int(patient_key(self.frame).nunique()),
+            "granularities": granularities,
+            "left_out": [{"what": what, "why": why} for what, why in self.left_out],
+            "notes": list(self.notes),
+        }
 
 
 def _count(rows: pd.DataFrame) -> str:

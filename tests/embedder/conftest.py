@@ -1,85 +1,14 @@
-"""Small synthetic mammograms and the smallest networks, for tests of the embedder that need no real data."""
+"""DICOM files written on the fly, for tests of the reader that need no real data."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pandas as pd
 import pydicom.uid as uid
 import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-
-from embedder.findings import Finding, findings_frame
-from embedder.network import NetworkConfig
-from embedder.preparation import PreparationConfig
-
-SIDE = 120
-
-
-def draw_breast(seed: int, *, mass: bool) -> np.ndarray:
-    """Return a half disc of grey tissue at the left with a bright disc (mass) or bright specks in its middle."""
-    generator = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    tissue = (rows - SIDE / 2) ** 2 + columns**2 < (0.48 * SIDE) ** 2
-    image = np.where(tissue, 90 + generator.normal(0, 10, (SIDE, SIDE)), 2)
-    if mass:
-        image[(rows - 60) ** 2 + (columns - 25) ** 2 < 64] += 80
-    else:
-        specks = generator.integers(-8, 9, (12, 2))
-        image[60 + specks[:, 0], 25 + specks[:, 1]] += 140
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def synthetic_manifest(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pd.DataFrame]:
-    """A function of the number of women that returns a manifest: one image and one finding each."""
-    folder = tmp_path_factory.mktemp("synthetic")
-
-    def make(women: int = 12, *, view_count: int = 1, **columns: object) -> pd.DataFrame:
-        rows = []
-        for woman in range(women):
-            for view in range(view_count):
-                mass = woman % 2 == 0
-                path: Path = folder / f"w{woman}-{view}.png"
-                if not path.exists():
-                    cv2.imwrite(str(path), draw_breast(100 * woman + view, mass=mass))
-                rows.append(
-                    Finding(
-                        row_id=f"w{woman}-{view}",
-                        path=str(path),
-                        granularity="finding",
-                        dataset="synthetic",
-                        patient_id=f"w{woman}",
-                        x0=13,
-                        y0=48,
-                        x1=37,
-                        y1=72,
-                        image_rows=SIDE,
-                        image_columns=SIDE,
-                        spacing_mm=0.4,
-                        view="CC",
-                        lesion_type="mass" if mass else "calcification",
-                        pathology=("benign", "malignant")[woman // 2 % 2],
-                    )
-                )
-        return findings_frame(rows).assign(**columns)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_network() -> NetworkConfig:
-    """A network of 0.1 million parameters, started at random."""
-    return NetworkConfig(backbone="test_efficientnet", weights="none", embedding_dimension=16)
-
-
-@pytest.fixture(scope="session")
-def tiny_preparation() -> PreparationConfig:
-    """Crops of 32 × 32 pixels."""
-    return PreparationConfig(height=32, width=32, floor_mm=12.0)
 
 
 def mammography_dataset(stored: np.ndarray, *, bits: int | None, syntax: str) -> Dataset:

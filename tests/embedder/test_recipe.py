@@ -11,7 +11,12 @@ from errors import MammoseekError
 @pytest.mark.parametrize("granularity", ["finding", "breast"])
 def test_what_is_printed_reads_back_the_same(tmp_path, granularity):
     recipe = Recipe.default(granularity).with_settings(
-        ["training.augmentation.degrees=3", 'labels=["density"]', "training.objective.miner=hard", "network.grey_stem=true"]
+        [
+            "training.augmentation.degrees=3",
+            'labels=["density"]',
+            "training.objective.miner=hard",
+            "network.grey_stem=true",
+        ]
     )
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.to_toml())
@@ -73,7 +78,9 @@ def test_a_breast_recipe_in_a_file_starts_from_the_breast_defaults(tmp_path):
     assert Recipe.read(path) == Recipe.default("breast")
 
 
-@pytest.mark.parametrize("content", [b"", b"[training\n", b"\xff\xfe\x00", b"[training]\nepochs = 'x'\n", b"x = " + b"[" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b"[training\n", b"\xff\xfe\x00", b"[training]\nepochs = 'x'\n", b"x = " + b"[" * 5000]
+)
 def test_a_bad_file_costs_one_clear_error(tmp_path, content):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)

@@ -39,6 +39,11 @@ def test_summary_counts_rows_women_classes_and_reasons() -> None:
         "left out, wet: 1 (y)",
         "note: a note",
     ]
+    told = reading.to_dict()
+    assert (told["rows"], told["women"], told["notes"]) == (4, 2, ["a note"])
+    assert told["granularities"]["finding"]["labels"] == {"pathology": {"benign": 1, "malignant": 1}}
+    assert told["granularities"]["breast"] == {"rows": 1, "women": 1, "images": 1, "labels": {"density": {"C": 1}}}
+    assert [entry["why"] for entry in told["left_out"]] == ["torn"] * 5 + ["wet"]
 
 
 def test_summary_of_many_classes_stays_short() -> None:

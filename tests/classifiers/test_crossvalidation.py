@@ -1,0 +1,137 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from classifiers import ClassificationError, crossvalidation
+from classifiers.crossvalidation import choose_targets, cross_validate, evaluate_model
+from embedder.embedding import Embedder, pretrained_model
+from embedder.findings import patient_key
+from embedder.recipe import Recipe
+from embedder.training import TrainingConfig, train
+from errors import MammoseekError
+
+
+@pytest.fixture
+def recipe(tiny_network, tiny_preparation) -> Recipe:
+    return Recipe(tiny_network, tiny_preparation, TrainingConfig(epochs=1, validation_share=0.0))
+
+
+def test_a_fresh_model_in_each_fold_never_sees_the_women_of_that_fold(
+    synthetic_manifest, recipe, tmp_path, monkeypatch
+):
+    frame = synthetic_manifest(12, view_count=2)
+    seen = []
+    original = crossvalidation.train
+
+    def spy(rows, *args, **kwargs):
+        result = original(rows, *args, **kwargs)
+        seen.append((set(patient_key(rows)[rows["split"] == "test"]), result.card))
+        return result
+
+    monkeypatch.setattr(crossvalidation, "train", spy)
+    outcome = cross_validate(frame, recipe, folds=3, work=tmp_path, resamples=50, device="cpu")
+    assert len(seen) == 3
+    for test_women, card in seen:
+        assert all(card.role(woman) == "unseen" for woman in test_women)
+        assert sum(card.role(woman) != "unseen" for woman in set(patient_key(frame))) == 12 - len(test_women)
+    tested = [row_id for fold in outcome.folds for row_id in fold.queries["row_id"]]
+    assert sorted(tested) == sorted(frame["row_id"])
+
+
+def test_finished_folds_are_kept_and_another_plan_is_refused(synthetic_manifest, recipe, tmp_path, monkeypatch):
+    frame = synthetic_manifest(12)
+    first = cross_validate(frame, recipe, folds=2, work=tmp_path, resamples=50, device="cpu").scorecard.to_dict()
+    monkeypatch.setattr(crossvalidation, "train", None)
+    again = cross_validate(frame, recipe, folds=2, work=tmp_path, resamples=50, device="cpu").scorecard.to_dict()
+    assert again == first
+    other = replace(recipe, training=replace(recipe.training, epochs=2))
+    with pytest.raises(ClassificationError, match="another cross-validation"):
+        cross_validate(frame, other, folds=2, work=tmp_path, resamples=50, device="cpu")
+    (tmp_path / "fold-1-of-2" / "predictions.json").write_text("{")
+    with pytest.raises(ClassificationError, match="is damaged"):
+        cross_validate(frame, recipe, folds=2, work=tmp_path, resamples=50, device="cpu")
+
+
+def test_a_frozen_run_scores_the_same_queries_on_the_same_folds(synthetic_manifest, recipe):
+    frame = synthetic_manifest(12, view_count=2)
+    frozen = cross_validate(frame, recipe, folds=3, frozen=True, resamples=50, device="cpu")
+    trained = cross_validate(frame, recipe, folds=3, resamples=50, device="cpu")
+    for one, two in zip(frozen.folds, trained.folds, strict=True):
+        assert one.queries.equals(two.queries)
+    context = frozen.scorecard.to_dict()["context"]
+    assert context["women"] == 12
+    assert "not trained" in context["protocol"]
+
+
+def test_a_trained_model_is_scored_on_unseen_women_only(synthetic_manifest, recipe, tmp_path):
+    frame = synthetic_manifest(12, view_count=2)
+    women = patient_key(frame)
+    test = sorted(set(women))[:4]
+    frame = frame.assign(split=["test" if woman in test else "train" for woman in women])
+    train(
+        frame,
+        tmp_path,
+        network=recipe.network,
+        preparation=recipe.preparation,
+        training=recipe.training,
+        device="cpu",
+    )
+    scorecard = evaluate_model(frame, tmp_path, resamples=50, device="cpu").to_dict()
+    assert scorecard["context"]["test_women"] == 4
+    assert scorecard["context"]["test_rows"] == 8
+    with pytest.raises(ClassificationError, match="trained on every woman"):
+        evaluate_model(frame[frame["split"] == "train"], tmp_path, resamples=50, device="cpu")
+
+
+def test_rows_come_back_in_the_manifests_order_whatever_the_order_of_images(
+    synthetic_manifest, tiny_network, tiny_preparation, tmp_path
+):
+    pretrained_model(tmp_path, tiny_network, tiny_preparation)
+    embedder = Embedder.load(tmp_path, device="cpu")
+    frame = synthetic_manifest(6)
+    # The same image in rows 0 and 3: the reader takes both at once.
+    twice = frame.iloc[[0, 1, 2, 0, 4]].reset_index(drop=True)
+    twice = twice.assign(row_id=[f"r{i}" for i in range(5)])
+    twice.loc[2, "path"] = str(tmp_path / "gone.png")
+    vectors, rows, failures = crossvalidation._embed(embedder, twice, None, None)
+    assert rows["row_id"].tolist() == ["r0", "r1", "r3", "r4"]
+    assert [name for name, _ in failures] == ["r2"]
+    assert np.array_equal(vectors[0], vectors[2])
+    alone, _, _ = crossvalidation._embed(embedder, twice.iloc[[4]].reset_index(drop=True), None, None)
+    assert np.allclose(vectors[3], alone[0], atol=1e-5)
+
+
+def test_targets_are_the_usual_ones_that_can_be_scored(synthetic_manifest):
+    frame = synthetic_manifest(12)
+    assert choose_targets(frame, None, "finding") == ("lesion_type", "pathology")
+    assert choose_targets(frame, ("pathology",), "finding") == ("pathology",)
+    for asked in (("density",), ("colour",)):
+        with pytest.raises(ClassificationError, match=asked[0]):
+            choose_targets(frame, asked, "finding")
+    bare = frame.assign(lesion_type=None, pathology=None)
+    with pytest.raises(ClassificationError, match="no label column"):
+        choose_targets(bare, None, "finding")
+
+
+@pytest.mark.parametrize(("women", "folds"), [(2, 3), (1, 2)])
+def test_too_few_women_for_the_folds_are_named(synthetic_manifest, recipe, women, folds):
+    with pytest.raises(MammoseekError):
+        cross_validate(synthetic_manifest(women), recipe, folds=folds, frozen=True, device="cpu")
+
+
+def test_other_granularity_and_unreadable_images_are_clear_errors(synthetic_manifest, recipe, tmp_path):
+    frame = synthetic_manifest(6)
+    breast = Recipe(recipe.network, replace(recipe.preparation, granularity="breast"), recipe.training)
+    with pytest.raises(ClassificationError, match="granularity breast"):
+        cross_validate(frame, breast, folds=2, frozen=True)
+    with pytest.raises(ClassificationError, match="none of its 6 images"):
+        cross_validate(frame.assign(path=str(tmp_path / "gone.png")), recipe, folds=2, frozen=True)
+
+
+def test_the_plan_of_a_fold_is_plain_json(synthetic_manifest, recipe):
+    frame = synthetic_manifest(4)
+    fold = crossvalidation.Fold(np.arange(2), np.arange(2, 4))
+    plan = crossvalidation._fold_plan(frame, recipe, fold, ("pathology",), 0)
+    assert json.loads(json.dumps(plan)) == plan
