@@ -131,7 +131,8 @@ def cut_rois(frame: pd.DataFrame, config: PreparationConfig, folder: Path) -> pd
     for _, row in frame.iterrows():
         box = row_box(row)
         film = cv2.imread(str(row["path"]), cv2.IMREAD_GRAYSCALE)
-        assert box is not None and film is not None, "these rows are findings on PNG or PGM files that were just read"
+        assert box is not None
+        assert film is not None
         side = round(max(config.context * max(box.width, box.height), config.floor_pixels))
         x, y = (round(middle - side / 2) for middle in box.centre)
         padded = cv2.copyMakeBorder(film, side, side, side, side, cv2.BORDER_CONSTANT, value=0)

@@ -25,7 +25,7 @@ from index import GalleryError
 from index.exclusion import exclude_image, exclude_woman
 from index.gallery import Gallery
 from index.layout import MODEL_FOLDER
-from index.manifest import GalleryIdentity, read_manifest
+from index.manifest import GalleryIdentity, check_identity, read_manifest
 from index.retrieval import Answer, query_image, query_row
 from index.upkeep import BuildReport, FileReport, VerifyReport, build_gallery, verify_gallery
 from index.writer import create_gallery
@@ -121,12 +121,7 @@ def gallery_embedder(gallery: Path, *, model: Path | None = None, device: str = 
     """
     bound = read_manifest(Path(gallery)).identity
     embedder = Embedder.load(model or Path(gallery) / MODEL_FOLDER, device=device)
-    if embedder.digest != bound.model_digest or embedder.preparation_digest != bound.preparation_digest:
-        raise GalleryError(
-            gallery,
-            f"belongs to the model {bound.model_digest[:12]}, and this is the model {embedder.digest[:12]}",
-            "use the gallery's own model, or build a gallery for this one in another folder",
-        )
+    check_identity(Path(gallery), bound, _identity(embedder))
     return embedder
 
 

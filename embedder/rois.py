@@ -101,7 +101,6 @@ def _crops_of_image(
     prepared = prepare(
         mammogram.pixels, config, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
     )
-    del mammogram
     crops: list[RoiCrop | MammoseekError] = []
     for box in boxes:
         try:

@@ -125,7 +125,8 @@ def test_the_main_job(run, line, tmp_path):
     )
     assert {"gallery_generation", "model_digest", "preparation_digest"} <= set(answer["replay"])
     assert answer["excluded_patient"] == row["patient_id"]
-    assert Image.open(montage).size[0] > 500
+    with Image.open(montage) as picture:
+        assert picture.size[0] > 500
     by_row = json.loads(run("query", gallery, "--row", row["row_id"], "-k", 5, "--json").out)
     assert [n["row_id"] for n in by_row["neighbours"]] == [n["row_id"] for n in answer["neighbours"]]
     classified = json.loads(run("classify", gallery, "--row", row["row_id"], "--json").out)
@@ -296,7 +297,7 @@ def test_another_models_gallery_is_refused(run, line, tmp_path):
     other = tmp_path / "other"
     assert run("model", "pretrained", "-o", other, *TINY, "--set", "preparation.context=2").code == 0
     image = line.frame["path"].iloc[0]
-    says = "belongs to the model"
+    says = "was made with the model"
     assert_clear(run("query", line.gallery, image, "--box", "13,48,37,72", "--model", other), says)
     assert_clear(run("classify", line.gallery, image, "--box", "13,48,37,72", "--model", other), says)
     assert_clear(run("index", "add", line.gallery, line.manifest, "--model", other), says)
@@ -308,7 +309,7 @@ def test_a_model_swapped_inside_the_gallery_is_refused(run, line, gallery, tmp_p
     assert run("model", "pretrained", "-o", other, *TINY, "--set", "preparation.context=2").code == 0
     shutil.rmtree(gallery / "model")
     shutil.copytree(other, gallery / "model")
-    assert_clear(run("query", gallery, line.frame["path"].iloc[0], "--box", "13,48,37,72"), "belongs to the model")
+    assert_clear(run("query", gallery, line.frame["path"].iloc[0], "--box", "13,48,37,72"), "was made with the model")
     assert run("index", "verify", gallery).code == console.EXIT_FAILED
 
 

@@ -42,7 +42,8 @@ def test_the_whole_line_on_a_part_of_mini_mias(part_of_mini_mias, tmp_path, caps
     demo.run_demo(output, data=part_of_mini_mias, epochs=1, device="cpu")
     told = capsys.readouterr()
     made = output / "mini-mias"
-    assert Image.open(made / "answer.png").size[0] > 800
+    with Image.open(made / "answer.png") as picture:
+        assert picture.size[0] > 800
     manifest = pd.read_csv(made / "manifest.csv")
     test_women = set(manifest.loc[manifest["split"] == "test", "patient_id"])
     for granularity in ("finding", "breast"):
@@ -68,7 +69,8 @@ def test_without_data_it_runs_on_the_dicom_files_and_says_so(cbis_dicom, tmp_pat
     assert len(says) == 1
     assert "can't be reached" in says[0]
     assert "No training and no score" in told.err
-    assert Image.open(tmp_path / "out" / "dicom" / "answer.png").size[0] > 800
+    with Image.open(tmp_path / "out" / "dicom" / "answer.png") as picture:
+        assert picture.size[0] > 800
     manifest = pd.read_csv(tmp_path / "out" / "dicom" / "manifest.csv")
     assert (manifest["granularity"] == "breast").sum() == 8
     assert (manifest["granularity"] == "finding").sum() == 96

@@ -9,7 +9,6 @@ from scipy import ndimage
 
 from embedder.datasets import read_dataset
 from embedder.findings import Box
-from embedder.mammogram import read_mammogram
 from embedder.preparation import PreparationConfig, PreparationError, Prepared, prepare
 
 OFF = PreparationConfig(chest_wall_left=False, breast_only=False, normalise=False)
@@ -191,10 +190,16 @@ def test_muscle_is_removed_on_views_that_show_it(view: str | None, removed: bool
 
 def test_every_finding_of_mini_mias_lies_in_its_breast(mini_mias) -> None:
     frame = read_dataset("mini-mias", mini_mias).frame
-    frame = frame[frame["granularity"] == "finding"].iloc[::4]
-    assert len(frame) >= 25
+    frame = frame[frame["granularity"] == "finding"]
+    assert len(frame) == 119
+    outside = set()
     for _, row in frame.iterrows():
-        prepared = prepare(read_mammogram(row["path"]).pixels, PreparationConfig(remove_pectoral=True), view="MLO")
+        quarter = cv2.imread(row["path"], cv2.IMREAD_REDUCED_GRAYSCALE_4).astype(np.float32) / 255
+        prepared = prepare(quarter, PreparationConfig(remove_pectoral=True), view="MLO")
         assert prepared.mask is not None
-        x, y = prepared.place(Box(row["x0"], row["y0"], row["x1"], row["y1"])).centre
-        assert prepared.mask[int(y), int(x)], row["row_id"]
+        box = Box(row["x0"] // 4, row["y0"] // 4, max(row["x1"], row["x0"] + 4) // 4, -(-row["y1"] // 4))
+        x, y = prepared.place(box).centre
+        if not prepared.mask[int(y), int(x)]:
+            outside.add(row["row_id"])
+    # The official list has this one beside the breast, whichever end its y is counted from.
+    assert outside <= {"mdb212-1"}
