@@ -14,7 +14,7 @@ from errors import MammoseekError
 
 _PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
 _TEST_SHARE = 0.25
-_EPOCHS = {"finding": 24, "breast": 14}
+_EPOCHS = {"finding": 24, "breast": 10}
 _NEIGHBOURS = 11
 
 

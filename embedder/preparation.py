@@ -65,8 +65,8 @@ class PreparationConfig:
     """
 
     granularity: Granularity = "finding"
-    height: int = 224
-    width: int = 224
+    height: int = 160
+    width: int = 160
     context: float = 1.5
     floor_mm: float = 20.0
     floor_pixels: int = 96

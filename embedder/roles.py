@@ -18,7 +18,8 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
 
     Args:
         frame: The rows to learn from.
-        columns: The columns asked for; None takes every label column that the manifest has.
+        columns: The columns asked for; None takes every label column that the manifest has, except a data set's own
+            words that say one for one what another column says.
 
     Raises:
         ModelError: A column asked for is not there or can't be learned, or none can.
@@ -44,6 +45,8 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
                 f"column {column!r} can't be learned: it has {counts}",
                 "it needs two classes of two women each",
             )
+    if columns is None:
+        found = {column: classes for column, classes in found.items() if not _says_it_again(frame, column, found)}
     if not found:
         raise ModelError(
             "manifest",
@@ -51,6 +54,17 @@ def label_classes(frame: pd.DataFrame, columns: tuple[str, ...] | None = None) -
             "add women and labels to learn from",
         )
     return found
+
+
+def _says_it_again(frame: pd.DataFrame, column: str, found: dict[str, tuple[str, ...]]) -> bool:
+    """Tell whether a column holds a data set's own words for another column, one for one: it would be learned twice."""
+    ours = column.removeprefix("native_")
+    if column == ours or ours not in found:
+        return False
+    pairs = frame[[column, ours]].astype("object").drop_duplicates()
+    return bool((pairs[column].isna() == pairs[ours].isna()).all()) and not (
+        pairs[column].dropna().duplicated().any() or pairs[ours].dropna().duplicated().any()
+    )
 
 
 def _women(count: int) -> str:

@@ -56,7 +56,7 @@ class TrainingConfig:
     trainable: Literal["all", "layers", "head"] = "all"
     layers_every: int = 2
     backbone_norm: Literal["batch", "frozen"] = "frozen"
-    validation_share: float = 0.2
+    validation_share: float = 0.15
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     seed: int = 0

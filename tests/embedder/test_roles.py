@@ -121,3 +121,16 @@ def test_density_classes_stand_in_their_order() -> None:
 def test_what_cannot_be_learned_is_told(frame: pd.DataFrame, columns: tuple[str, ...] | None, cause: str) -> None:
     with pytest.raises(ModelError, match=cause):
         label_classes(frame, columns)
+
+
+def test_a_data_sets_own_words_are_learned_only_where_they_say_more() -> None:
+    frame = table(["a", "b", "c", "d", "e", "f"]).assign(
+        pathology=["benign", "malignant"] * 3,
+        native_pathology=["B", "M"] * 3,
+        lesion_type=["mass", "mass", "mass", "mass", "asymmetry", "asymmetry"],
+        native_lesion_type=["CIRC", "CIRC", "SPIC", "SPIC", "ASYM", "ASYM"],
+    )
+    assert set(label_classes(frame)) == {"pathology", "lesion_type", "native_lesion_type"}
+    assert "native_pathology" in label_classes(frame, ("native_pathology",)), "asked for, it is learned"
+    frame.loc[0, "native_pathology"] = None
+    assert "native_pathology" in label_classes(frame), "known elsewhere than the other, it says something of its own"
