@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 import console
-from console import interruptible, print_json, print_table, progress_bar, report_failures, say, training_callbacks
+from console import (
+    check_output,
+    interruptible,
+    print_json,
+    print_table,
+    progress_bar,
+    report_failures,
+    say,
+    training_callbacks,
+)
 from errors import MammoseekError
 
 app = typer.Typer(
@@ -53,6 +62,11 @@ Where = Annotated[
 Patient = Annotated[str | None, typer.Option(help="The query's woman, where the file does not name her.")]
 Dataset = Annotated[str | None, typer.Option(help="The data set whose id --patient is; every data set unless named.")]
 SamePatient = Annotated[bool, typer.Option("--include-same-patient", help="Let the woman's own findings answer.")]
+Frame = Annotated[int | None, typer.Option(min=1, help="The frame of a multi-frame image, from 1.")]
+ForProcessing = Annotated[bool, typer.Option("--for-processing", help="Accept a For Processing image.")]
+ImagePath = Annotated[
+    Path | None, typer.Argument(help="The mammogram: DICOM, PNG, JPEG, PGM or TIFF.", metavar="IMAGE")
+]
 Spacing = Annotated[
     float | None, typer.Option("--spacing-mm", min=0.001, max=5.0, help="mm per pixel, where the file does not say.")
 ]
@@ -124,6 +138,9 @@ def dataset_read(
         options["columns"] = {ours: theirs for ours, _, theirs in pairs}
     if dataset:
         options["dataset"] = dataset
+    check_output(output)
+    if output.exists() and output.resolve() == path.resolve():
+        raise typer.BadParameter("it is the table that is read: name another file", param_hint="--output")
     with progress_bar("Reading") as progress:
         reading = read_dataset(name, path, progress=progress, **options)
     write_manifest(reading.frame, output)
@@ -146,7 +163,7 @@ def dataset_check(manifest: ManifestPath, as_json: JsonFlag = False) -> None:
     from embedder.manifest import manifest_digest, read_manifest
 
     frame = read_manifest(manifest)
-    missing = sorted({path for path in frame["path"] if not Path(path).is_file()})
+    missing = sorted(path for path in frame["path"].unique() if not Path(path).is_file())
     found = {
         "manifest": str(manifest),
         "rows": len(frame),
@@ -238,7 +255,12 @@ def _recipe(path: Path | None, settings: list[str] | None, granularity: str | No
     from embedder.recipe import Recipe
 
     recipe = Recipe.read(path, granularity) if path else Recipe.default(granularity or "finding")
-    return recipe.with_settings(settings or [])
+    recipe = recipe.with_settings(settings or [])
+    if granularity is not None and recipe.preparation.granularity != granularity:
+        raise typer.BadParameter(
+            f"the recipe is for granularity {recipe.preparation.granularity}", param_hint="--granularity"
+        )
+    return recipe
 
 
 def _of_granularity(frame, granularity: str, manifest: Path):  # type: ignore[no-untyped-def]
@@ -482,9 +504,7 @@ def index_remove(
     if as_json:
         print_json(report.to_dict())
     else:
-        say(
-            f"Removed {report.removed} rows, {report.remaining} are left. Checked: none of their vectors is in any file."
-        )
+        say(f"Removed {report.removed} rows, {report.remaining} are left. Checked: nothing of them is in any file.")
 
 
 @index_app.command("info")
@@ -546,9 +566,7 @@ def index_verify(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
 @app.command("query")
 def query_command(
     gallery: GalleryPath,
-    image: Annotated[
-        Path | None, typer.Argument(help="The mammogram: DICOM, PNG, JPEG, PGM or TIFF.", metavar="IMAGE")
-    ] = None,
+    image: ImagePath = None,
     box: BoxText = None,
     row: Annotated[
         str | None, typer.Option(help="Ask with a row of the gallery instead of an image.", metavar="ROW_ID")
@@ -560,6 +578,8 @@ def query_command(
     include_same_patient: SamePatient = False,
     spacing_mm: Spacing = None,
     view: View = None,
+    frame: Frame = None,
+    for_processing: ForProcessing = False,
     model: Model = None,
     montage: Annotated[Path | None, typer.Option(help="Write a picture of the query and its neighbours.")] = None,
     device: Device = "cpu",
@@ -577,14 +597,10 @@ def query_command(
 
     answer = ask_source(
         gallery,
-        _source(image, box, row),
+        _source(image, box, row, patient, dataset, spacing_mm, view, frame, for_processing),
         k=k,
         where=where,
-        patient=patient,
-        dataset=dataset,
         include_same_patient=include_same_patient,
-        spacing_mm=spacing_mm,
-        view=view,
         model=model,
         device=device,
         montage=montage,
@@ -592,23 +608,20 @@ def query_command(
     found = answer.to_dict()
     if as_json:
         print_json(found)
-        return
-    rows = [
-        (
-            n["rank"],
-            n["row_id"],
-            n["patient_id"],
-            n["similarity"],
-            *[n.get(name) for name in _SHOWN],
-            Path(n["path"]).name,
-        )
-        for n in found["neighbours"]
-    ]
-    print_table(("rank", "row", "woman", "similarity", *[name.replace("_", " ") for name in _SHOWN], "image"), rows)
-    excluded = found["excluded_patient"]
-    typer.echo(f"Left out: {excluded}" if excluded else "Left out: nobody")
-    for note in found["notes"]:
-        typer.echo(f"Note: {note}")
+    else:
+        rows = [
+            (
+                *(n["rank"], n["row_id"], n["patient_id"], n["similarity"]),
+                *(n.get(name) for name in _SHOWN),
+                Path(n["path"] or "").name,
+            )
+            for n in found["neighbours"]
+        ]
+        shown = [name.replace("_", " ") for name in _SHOWN]
+        print_table(("rank", "row", "woman", "similarity", *shown, "image"), rows)
+        excluded = found["excluded_patient"]
+        typer.echo(f"Left out: {excluded} ({found['excluded_rows']} rows)" if excluded else "Left out: nobody")
+        _print_notes(found["notes"])
     if montage:
         say(f"Montage in {montage}")
 
@@ -616,21 +629,46 @@ def query_command(
 _SHOWN = ("lesion_type", "pathology", "density", "laterality", "view")
 
 
-def _source(image: Path | None, box: str | None, row: str | None):  # type: ignore[no-untyped-def]
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        typer.echo(f"Note: {note}")
+
+
+def _source(  # type: ignore[no-untyped-def]
+    image: Path | None,
+    box: str | None,
+    row: str | None,
+    patient: str | None,
+    dataset: str | None,
+    spacing_mm: float | None,
+    view: str | None,
+    frame: int | None,
+    for_processing: bool,
+):
     from classifiers.cases import Source
-    from embedder.findings import Box
+    from embedder.findings import VIEWS, Box
 
     if (image is None) == (row is None):
         raise typer.BadParameter("name either an IMAGE or a --row of the gallery")
-    if row is not None and box is not None:
-        raise typer.BadParameter("a row of the gallery has its own box: leave --box out", param_hint="--box")
-    return Source(path=image, box=Box.parse(box) if box is not None else None, row_id=row)
+    if view is not None and view not in VIEWS:
+        raise typer.BadParameter(f"{view!r} is none of {', '.join(VIEWS)}", param_hint="--view")
+    return Source(
+        path=image,
+        box=Box.parse(box) if box is not None else None,
+        row_id=row,
+        patient=patient,
+        dataset=dataset,
+        spacing_mm=spacing_mm,
+        view=view,
+        frame=frame,
+        allow_for_processing=for_processing,
+    )
 
 
 @app.command("classify")
 def classify_command(
     gallery: GalleryPath,
-    image: Annotated[Path | None, typer.Argument(help="The mammogram.", metavar="IMAGE")] = None,
+    image: ImagePath = None,
     box: BoxText = None,
     row: Annotated[str | None, typer.Option(help="Classify a row of the gallery.", metavar="ROW_ID")] = None,
     target: Annotated[
@@ -640,6 +678,8 @@ def classify_command(
     dataset: Dataset = None,
     spacing_mm: Spacing = None,
     view: View = None,
+    frame: Frame = None,
+    for_processing: ForProcessing = False,
     model: Model = None,
     device: Device = "cpu",
     as_json: JsonFlag = False,
@@ -655,37 +695,29 @@ def classify_command(
     """
     from classifiers.cases import classify_source
 
-    answers = classify_source(
+    found = classify_source(
         gallery,
-        _source(image, box, row),
+        _source(image, box, row, patient, dataset, spacing_mm, view, frame, for_processing),
         targets=tuple(target) if target else None,
-        patient=patient,
-        dataset=dataset,
-        spacing_mm=spacing_mm,
-        view=view,
         model=model,
         device=device,
-    )
+    ).to_dict()
     if as_json:
-        print_json([answer.to_dict() for answer in answers])
+        print_json(found)
         return
-    for answer in answers:
-        _print_classification(answer.to_dict())
+    for answer in found["targets"]:
+        _print_classification(answer)
+    typer.echo(f"Left out: {found['excluded_patient'] or 'nobody'}")
+    _print_notes(found["notes"])
 
 
 def _print_classification(found: dict[str, Any]) -> None:
     parts = {"kNN vote": found["knn"], "linear head": found["head"]}
-    rows = []
-    for name in found["classes"]:
-        cells = [
-            None if part.get("probabilities") is None else part["probabilities"].get(name) for part in parts.values()
-        ]
-        rows.append((name, *cells))
+    probabilities = [part.get("probabilities") or {} for part in parts.values()]
+    rows = [(name, *(known.get(name) for known in probabilities)) for name in found["classes"]]
     print_table((found["target"], *parts), rows)
     for label, part in parts.items():
         typer.echo(f"  {label}: {part['basis']}")
-    if found["excluded_patient"]:
-        typer.echo(f"  left out: {found['excluded_patient']}")
     typer.echo("")
 
 
@@ -714,7 +746,7 @@ def evaluate_command(
     ] = False,
     target: Annotated[list[str] | None, typer.Option(help="A label column to score. Repeatable.")] = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap resamples of the women.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of folds and resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of folds and resamples.")] = 0,
     device: Device = "auto",
     workers: Workers = None,
     as_json: JsonFlag = False,
@@ -733,6 +765,10 @@ def evaluate_command(
 
     if (model is None) == (cross_validate is None):
         raise typer.BadParameter("name either --model or --cross-validate")
+    if model is not None and (granularity or recipe or settings or frozen or work):
+        raise typer.BadParameter("--granularity, --recipe, --set, --frozen and --work go with --cross-validate")
+    if output is not None:
+        check_output(output)
     frame = read_manifest(manifest)
     targets = tuple(target) if target else None
     with (
@@ -765,14 +801,13 @@ def evaluate_command(
                 workers=workers,
                 progress=progress,
             ).scorecard
-    if output:
-        scorecard.save(output)
     if as_json:
         print_json(scorecard.to_dict())
     else:
         typer.echo(scorecard.to_text())
-        if output:
-            say(f"Scorecard in {output}")
+    if output is not None:
+        scorecard.save(output)
+        say(f"Scorecard in {output}")
 
 
 # --------------------------------------------------------------------------------------------------- demo

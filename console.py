@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,7 +24,13 @@ EXIT_FAILED = 1
 EXIT_PARTLY = 3
 EXIT_INTERRUPTED = 130
 
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is wrong with the machine or with a name, not with mammoseek.
+_OUTSIDE_CAUSES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE),
+}
+
+_stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -50,7 +57,7 @@ def without_nan(value: Any) -> Any:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a table on standard output; an unknown cell is a dash. Off a terminal it is as wide as it needs to be."""
     # A pipe has no width of its own: nothing is cut there.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 4096)
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 4096)
     if title:
         typer.echo(title)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -130,6 +137,18 @@ def report_failures(failures: Sequence[tuple[str, str]], what: str) -> None:
     raise typer.Exit(EXIT_PARTLY)
 
 
+def check_output(path: Path) -> None:
+    """Refuse a file that can't be written before hours of work are done for it.
+
+    Raises:
+        MammoseekError: It is a folder, or its folder is not there.
+    """
+    if path.is_dir():
+        raise MammoseekError(path, "is a folder", "name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise MammoseekError(path, "its folder is not there", "make it first, or name another one")
+
+
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
     """Turn Ctrl-C into one line that says what was kept and how to go on."""
@@ -158,7 +177,7 @@ def run(app: typer.Typer) -> None:
         say("Error: this machine's memory is too small for that; use fewer rows, smaller images or fewer workers")
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+        if error.errno not in _OUTSIDE_CAUSES:
             raise
-        say(f"Error: {error.filename or 'a file'}: {error.strerror}")
+        say(f"Error: {str(error.filename or 'a file')[:200]}: {error.strerror}")
         sys.exit(EXIT_FAILED)

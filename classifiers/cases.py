@@ -1,7 +1,8 @@
 """A model and its gallery at work together: fill it, check it, ask it, classify by it."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from classifiers.classification import Classification, classify
 from classifiers.crossvalidation import choose_targets
 from embedder.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelError, load_model, read_card, write_atomically
 from embedder.crops import RoiCrop
-from embedder.embedding import Embedder
+from embedder.embedding import EmbeddedFinding, Embedder
 from embedder.findings import Box
-from embedder.montage import Panel, draw_montage
+from embedder.montage import Panel, check_montage_path, draw_montage
 from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
 from errors import MammoseekError
 from index import GalleryError
-from index.exclusion import exclude_image, exclude_woman
+from index.exclusion import exclude_image, exclude_row
 from index.gallery import Gallery
 from index.layout import MODEL_FOLDER
 from index.manifest import GalleryIdentity, check_identity, read_manifest
@@ -39,11 +40,66 @@ class Source:
         path: The image.
         box: The place, in pixels of the stored image; None for a whole breast.
         row_id: The row, instead of an image.
+        patient: The woman, where the file does not name her.
+        dataset: The data set whose id that is; every one where it is not named.
+        spacing_mm: Millimetres per pixel, where neither the file nor the gallery knows.
+        view: The view, where neither the file nor the gallery knows.
+        frame: The frame of a multi-frame image, from 1.
+        allow_for_processing: Accept a For Processing image.
+
+    Raises:
+        ClassificationError: It names both an image and a row or neither, or says of a row what the gallery knows.
     """
 
     path: Path | None = None
     box: Box | None = None
     row_id: str | None = None
+    patient: str | None = None
+    dataset: str | None = None
+    spacing_mm: float | None = None
+    view: str | None = None
+    frame: int | None = None
+    allow_for_processing: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.row_id is None):
+            raise ClassificationError("query", "it needs either an image or a row of the gallery", "name one of them")
+        said = [getattr(self, field.name) for field in fields(self) if field.name != "row_id"]
+        if self.row_id is not None and any(said):
+            raise ClassificationError(
+                f"row {self.row_id}", "the gallery knows its box, woman, spacing and view", "leave these options out"
+            )
+
+
+@dataclass(frozen=True)
+class SourceClassification:
+    """What a gallery says of one place, by label column.
+
+    Attributes:
+        source: What was classified.
+        targets: One classification by label column.
+        excluded_patient: The woman who was kept from herself; None where she is unknown.
+        notes: What a reader should know.
+    """
+
+    source: Source
+    targets: tuple[Classification, ...]
+    excluded_patient: str | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        source = self.source
+        return {
+            "query": {
+                "path": None if source.path is None else str(source.path),
+                "box": None if source.box is None else list(source.box),
+                "row_id": source.row_id,
+            },
+            "targets": [{**target.to_dict(), "excluded_patient": self.excluded_patient} for target in self.targets],
+            "excluded_patient": self.excluded_patient,
+            "notes": list(self.notes),
+        }
 
 
 def new_gallery(
@@ -148,11 +204,7 @@ def ask_source(
     *,
     k: int = 10,
     where: str | None = None,
-    patient: str | None = None,
-    dataset: str | None = None,
     include_same_patient: bool = False,
-    spacing_mm: float | None = None,
-    view: str | None = None,
     model: Path | None = None,
     device: str = "cpu",
     montage: Path | None = None,
@@ -164,39 +216,38 @@ def ask_source(
         source: What is asked about.
         k: How many neighbours.
         where: Which rows may answer, see `index.filters`.
-        patient: The query's woman, where the file does not name her.
-        dataset: Her data set; every one where it is not named.
         include_same_patient: Let the woman's own findings answer.
-        spacing_mm: Millimetres per pixel, where neither the file nor the gallery knows.
-        view: The view, where neither the file nor the gallery knows.
         model: Folder of the gallery's model, where it is not the copy that it keeps.
         device: Where to compute.
         montage: Write a picture of the query and its neighbours here.
 
     Raises:
-        MammoseekError: The gallery, its model, the image or the question can't be used.
+        MammoseekError: The gallery, its model, the image, the question or the montage's place can't be used.
     """
+    if montage is not None:
+        check_montage_path(montage)
     stored = Gallery.open(gallery)
     if source.row_id is not None:
+        if model is not None:
+            gallery_embedder(gallery, model=model, device=device)
         answer = query_row(stored, source.row_id, k=k, where=where, include_same_patient=include_same_patient)
     else:
-        embedder = gallery_embedder(gallery, model=model, device=device)
-        spacing_mm, view = _what_the_gallery_knows(stored, source, spacing_mm, view)
+        source = _completed(source, stored)
         answer = query_image(
             stored,
-            embedder,
+            _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), source),
             _path(source),
             source.box,
             k=k,
-            patient=patient,
-            dataset=dataset,
+            patient=source.patient,
+            dataset=source.dataset,
             where=where,
             include_same_patient=include_same_patient,
-            spacing_mm=spacing_mm,
-            view=view,
+            spacing_mm=source.spacing_mm,
+            view=source.view,
         )
     if montage is not None:
-        draw_answer(answer, stored, _preparation(gallery, model), montage, spacing_mm=spacing_mm, view=view)
+        draw_answer(answer, source, stored, _preparation(gallery, model), montage)
     return answer
 
 
@@ -205,23 +256,15 @@ def classify_source(
     source: Source,
     *,
     targets: tuple[str, ...] | None = None,
-    patient: str | None = None,
-    dataset: str | None = None,
-    spacing_mm: float | None = None,
-    view: str | None = None,
     model: Path | None = None,
     device: str = "cpu",
-) -> list[Classification]:
+) -> SourceClassification:
     """Classify a place by its neighbours' vote and by linear heads, all fitted on other women.
 
     Args:
         gallery: Folder of the gallery.
         source: What is classified.
-        targets: Label columns; None for the usual ones that the gallery can answer.
-        patient: The query's woman, where the file does not name her.
-        dataset: Her data set; every one where it is not named.
-        spacing_mm: Millimetres per pixel, where neither the file nor the gallery knows.
-        view: The view, where neither the file nor the gallery knows.
+        targets: Label columns; None for the usual ones that other women's findings can answer.
         model: Folder of the gallery's model, where it is not the copy that it keeps.
         device: Where to compute.
 
@@ -231,37 +274,32 @@ def classify_source(
     stored = Gallery.open(gallery)
     if not len(stored):
         raise GalleryError(gallery, "is empty, so nothing can be classified by it", "add rows by `mammoseek index add`")
-    chosen = choose_targets(stored.records, targets, stored.identity.granularity)
     if source.row_id is not None:
-        position = stored.position(source.row_id)
-        vector: npt.NDArray[np.float32] = stored.vectors[position]
-        exclusion = exclude_woman(stored, stored.patient_keys[position])
+        if model is not None:
+            gallery_embedder(gallery, model=model, device=device)
+        vector: npt.NDArray[np.float32] = stored.vectors[stored.position(source.row_id)]
+        exclusion = exclude_row(stored, source.row_id)
     else:
-        spacing_mm, view = _what_the_gallery_knows(stored, source, spacing_mm, view)
-        embedder = gallery_embedder(gallery, model=model, device=device)
-        embedded = embedder.embed(_path(source), source.box, spacing_mm=spacing_mm, view=view)
+        source = _completed(source, stored)
+        embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), source)
+        embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
         vector = embedded.vector
-        named = [name for name in (patient, embedded.patient_id) if name]
+        named = [name for name in (source.patient, embedded.patient_id) if name is not None]
         exclusion = exclude_image(
             stored,
             path=embedded.path,
             sop_uid=embedded.header.sop_uid,
             patients=list(dict.fromkeys(named)),
-            dataset=dataset,
+            dataset=source.dataset,
         )
+    others = stored.records[~exclusion.rows].reset_index(drop=True)
+    chosen = choose_targets(others, targets, stored.identity.granularity)
     keys = set(stored.patient_keys[exclusion.rows].tolist())
-    return [classify(stored, vector, target=target, patient_keys=keys) for target in chosen]
+    answers = tuple(classify(stored, vector, target=target, patient_keys=keys) for target in chosen)
+    return SourceClassification(source, answers, exclusion.patient, exclusion.notes)
 
 
-def draw_answer(
-    answer: Answer,
-    gallery: Gallery,
-    preparation: PreparationConfig,
-    path: Path,
-    *,
-    spacing_mm: float | None = None,
-    view: str | None = None,
-) -> None:
+def draw_answer(answer: Answer, source: Source, gallery: Gallery, preparation: PreparationConfig, path: Path) -> None:
     """Draw a montage of an answer: the query and its neighbours, with outcome, similarity and scale.
 
     A neighbour's picture comes from its image, else from the thumbnail that the gallery keeps of it, else its place
@@ -269,34 +307,34 @@ def draw_answer(
 
     Args:
         answer: The answer.
+        source: What was asked about.
         gallery: The gallery that gave it.
         preparation: The model's preparation.
         path: The picture to write.
-        spacing_mm: Millimetres per pixel of the query's image, where the file does not say.
-        view: The view of the query's image, where the file does not say.
 
     Raises:
         MontageError: The picture can't be written.
     """
     question = answer.question
     known: dict[str, Any] = {}
-    if question.row_id is not None:
-        known = gallery.record(gallery.position(question.row_id))
-        spacing_mm, view = known.get("spacing_mm"), known.get("view")
-    crop = _crop(gallery, question.row_id, question.path, question.box, preparation, spacing_mm, view)
+    if source.row_id is not None:
+        known = gallery.record(gallery.position(source.row_id))
+        crop = _row_crop(gallery, known, preparation)
+    else:
+        crop, _ = read_crop(
+            _path(source),
+            source.box,
+            preparation,
+            spacing_mm=source.spacing_mm,
+            view=source.view,
+            frame=source.frame,
+            allow_for_processing=source.allow_for_processing,
+        )
     query = Panel(crop, "query", _lines(known), known.get("pathology"))
     panels = []
     for neighbour in answer.neighbours:
         record = neighbour.record
-        crop = _crop(
-            gallery,
-            neighbour.row_id,
-            neighbour.path,
-            neighbour.box,
-            preparation,
-            record.get("spacing_mm"),
-            record.get("view"),
-        )
+        crop = _row_crop(gallery, record, preparation)
         title = f"{neighbour.rank}: {record.get('pathology') or 'outcome unknown'}, {neighbour.similarity:.3f}"
         panels.append(Panel(crop, title, _lines(record), record.get("pathology")))
     identity = gallery.identity
@@ -322,52 +360,85 @@ def _lines(record: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _crop(
-    gallery: Gallery,
-    row_id: str | None,
-    path: str | None,
-    box: tuple[int, int, int, int] | None,
-    preparation: PreparationConfig,
-    spacing_mm: float | None,
-    view: str | None,
-) -> RoiCrop | None:
-    """Cut a row's or a query's picture anew, or take the gallery's thumbnail where its image is not here."""
-    if path is not None:
-        try:
-            place = None if box is None else Box(*box)
-            return read_crop(Path(path), place, preparation, spacing_mm=spacing_mm, view=view)[0]
-        except MammoseekError:
-            pass  # the thumbnail, or an empty place, says so in the picture
-    stored = gallery.thumbnail(row_id) if row_id is not None else None
-    if stored is None:
-        return None
-    pixels = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_GRAYSCALE)
+def _row_crop(gallery: Gallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:
+    """Cut a row's picture anew, or take the gallery's thumbnail where its image is not here."""
+    corners = [record.get(name) for name in ("x0", "y0", "x1", "y1")]
+    try:
+        box = None if corners[0] is None else Box(*(int(corner) for corner in corners if corner is not None))
+        return read_crop(
+            Path(str(record.get("path"))),
+            box,
+            preparation,
+            spacing_mm=record.get("spacing_mm"),
+            view=record.get("view"),
+            frame=record.get("frame"),
+        )[0]
+    except MammoseekError:
+        pass  # the thumbnail, or an empty place, says so in the picture
+    stored = gallery.thumbnail(str(record["row_id"]))
+    pixels = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         return None
     return RoiCrop(pixels.astype(np.float32) / np.float32(255), None, None, None)
 
 
-def _what_the_gallery_knows(
-    gallery: Gallery, source: Source, spacing_mm: float | None, view: str | None
-) -> tuple[float | None, str | None]:
+def _completed(source: Source, gallery: Gallery) -> Source:
     """Complete the spacing and view of an image that the gallery holds: a plain picture file says neither.
 
-    The same place then gives the same vector, whether it is asked by image or by row.
+    A place then gives the same vector, up to rounding, whether it is asked by image or by row.
     """
-    path = str(_path(source).resolve())
+    path = os.path.realpath(_path(source))
     same = np.zeros(len(gallery), np.bool_)
     if "path" in gallery.records:
         same = gallery.records["path"].to_numpy(dtype=object) == path
-    if same.any():
-        record = gallery.record(int(np.argmax(same)))
-        spacing_mm = spacing_mm if spacing_mm is not None else record.get("spacing_mm")
-        view = view if view is not None else record.get("view")
-    return spacing_mm, view
+    if not same.any():
+        return source
+    record = gallery.record(int(np.argmax(same)))
+    return replace(
+        source,
+        spacing_mm=source.spacing_mm if source.spacing_mm is not None else record.get("spacing_mm"),
+        view=source.view if source.view is not None else record.get("view"),
+    )
+
+
+@dataclass(frozen=True)
+class _SourceEmbedder:
+    """An embedder that opens images the way a source says: which frame, and whether For Processing will do."""
+
+    embedder: Embedder
+    source: Source
+
+    @property
+    def digest(self) -> str:
+        return self.embedder.digest
+
+    @property
+    def preparation_digest(self) -> str:
+        return self.embedder.preparation_digest
+
+    @property
+    def granularity(self) -> str:
+        return self.embedder.granularity
+
+    @property
+    def dimension(self) -> int:
+        return self.embedder.dimension
+
+    def embed(
+        self, path: Path, box: Box | None = None, *, spacing_mm: float | None = None, view: str | None = None
+    ) -> EmbeddedFinding:
+        return self.embedder.embed(
+            path,
+            box,
+            spacing_mm=spacing_mm,
+            view=view,
+            frame=self.source.frame,
+            allow_for_processing=self.source.allow_for_processing,
+        )
 
 
 def _path(source: Source) -> Path:
-    if source.path is None:
-        raise ClassificationError("query", "neither an image nor a row is named", "name one of them")
+    assert source.path is not None, "a source is an image or a row"
     return Path(source.path)
 
 
@@ -380,12 +451,13 @@ def _identity(embedder: Embedder) -> GalleryIdentity:
 
 
 def _keep_model(model: Path, gallery: Path) -> None:
-    """Copy the model into the gallery, the card last: a copy that was cut short is no model, and is made again."""
+    """Copy the model into the gallery, unless a whole copy is there."""
     target = Path(gallery) / MODEL_FOLDER
-    if (target / CARD_FILE).is_file():
-        return
-    for name in (WEIGHTS_FILE, CARD_FILE):
-        write_atomically(target / name, (Path(model) / name).read_bytes())
+    try:
+        load_model(target)
+    except ModelError:
+        for name in (WEIGHTS_FILE, CARD_FILE):
+            write_atomically(target / name, (Path(model) / name).read_bytes())
 
 
 def _fill(

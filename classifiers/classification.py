@@ -12,6 +12,7 @@ import pandas as pd
 from classifiers import ClassificationError
 from classifiers.fitted import ClassifierConfig, FittedClassifiers, fit_classifiers
 from classifiers.labels import Array
+from embedder.findings import LABEL_COLUMNS
 
 _UNIT_TOLERANCE = 1e-3  # of a vector's length
 
@@ -205,6 +206,12 @@ def keys_of_patient(gallery: CaseGallery, patient_id: str) -> frozenset[str]:
     return frozenset(gallery.patient_keys[here].tolist())
 
 
+def name_labels(frame: pd.DataFrame) -> str:
+    """Return the advice that names a table's label columns, as far as they hold a label."""
+    known = [name for name in LABEL_COLUMNS if name in frame.columns and frame[name].notna().any()]
+    return f"its label columns are {', '.join(known)}" if known else "it has no labels at all"
+
+
 def _classify(
     gallery: CaseGallery,
     queries: Sequence[Array] | Array,
@@ -215,9 +222,7 @@ def _classify(
 ) -> list[Classification]:
     config = config or ClassifierConfig()
     if target not in gallery.records.columns:
-        raise ClassificationError(
-            "target", f"the gallery has no column {target!r}", f"it has {', '.join(gallery.records.columns)}"
-        )
+        raise ClassificationError("target", f"the gallery has no column {target!r}", name_labels(gallery.records))
     labels = gallery.records[target].to_numpy(dtype=object)
     fits: dict[bytes, FittedClassifiers] = {}
     answers = []

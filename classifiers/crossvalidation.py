@@ -13,14 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
+from classifiers.classification import name_labels
 from classifiers.folds import Fold, check_no_leak, patient_folds
+from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
+from embedder.checkpoint import ModelCard, image_digests, woman_digest
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import patient_key
 from embedder.manifest import manifest_digest
 from embedder.recipe import Recipe
 from embedder.rois import CropStore, load_crops
 from embedder.training import TrainingCallbacks, choose_augmentation, train
+from embedder.trainingplan import SEEDS
 
 Progress = Callable[..., None]
 
@@ -31,7 +35,7 @@ DEFAULT_TARGETS = {
 """Label columns that are scored unless others are named, as far as the manifest has them."""
 
 FOLDS_WITHOUT_TRAINING = 5
-"""Folds of women for a model that has seen none of them."""
+"""Folds of women for a model whose card names none of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,31 +59,34 @@ def evaluate_model(
 ) -> Scorecard:
     """Score a model on women that it has not seen.
 
-    The women that the model was trained on are the gallery, all others the queries. Where the model has seen none of
-    the manifest's women (a pretrained backbone, another data set's model), they are split into five folds, and each
-    fold's women ask among those of the others. Votes, heads and calibration are fitted on the gallery's women only.
+    The women that the model was trained on are the gallery, all others the queries. They are told by name, and by the
+    content of their image files, whatever they are called here. Where the model's card names none of the manifest's
+    women and images (a pretrained backbone, another data set's model), they are split into five folds, and each fold's
+    women ask among those of the others. Votes, heads and calibration are fitted on the gallery's women only.
 
     Args:
         frame: A manifest with absolute paths; rows of the other granularity are left out.
         model: Folder of the model.
         targets: Label columns to score; None for DEFAULT_TARGETS.
         resamples: Bootstrap resamples of the women.
-        seed: Of folds and resamples.
+        seed: Of folds and resamples, 0 to 2**32 - 1.
         device: Where to compute.
         workers: Threads that read images.
         progress: Called with rows done and rows in all.
 
     Raises:
-        ClassificationError: The model was trained on every woman, or no label can be scored.
+        ClassificationError: The model was trained on every woman, no label can be scored, or the seed is out of range.
         MammoseekError: The model can't be read.
     """
+    _check_seed(seed)
     embedder = Embedder.load(model, device=device)
+    known = _seen_women(frame, embedder.card, workers)
     frame = _rows_of(frame, embedder.granularity)
     digest = manifest_digest(frame)
     vectors, frame, failures = _embed(embedder, frame, workers, progress)
     keys = patient_key(frame).to_numpy(dtype=object)
     chosen = choose_targets(frame, targets, embedder.granularity)
-    seen = np.array([embedder.card.role(str(key)) != "unseen" for key in keys], np.bool_)
+    seen = np.array([key in known for key in keys], np.bool_)
     if seen.all():
         raise ClassificationError(
             model,
@@ -91,7 +98,8 @@ def evaluate_model(
         protocol = "hold-out by woman: unseen women ask among the women that the model was trained on"
     else:
         splits = patient_folds(keys, _strata(frame, chosen), FOLDS_WITHOUT_TRAINING, seed)
-        protocol = f"{len(splits)} folds by woman, seed {seed}; the model has seen none of the women"
+        unnamed = "no woman or image of this manifest is named in the model's card"
+        protocol = f"{len(splits)} folds by woman, seed {seed}; {unnamed}"
     predictions = [_predict(vectors, frame, fold, chosen, seed) for fold in splits]
     context = {
         **_context(frame, embedder.granularity, protocol, digest, failures),
@@ -130,15 +138,18 @@ def cross_validate(
             and a stopped one goes on. None keeps nothing.
         targets: Label columns to score; None for DEFAULT_TARGETS.
         resamples: Bootstrap resamples of the women.
-        seed: Of folds and resamples.
+        seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
         device: Where to compute.
         workers: Threads that read images.
         progress: Called with items done, items in all and what is under way.
 
     Raises:
-        ClassificationError: Too few women for these folds, or no label can be scored.
+        ClassificationError: Too few women for these folds, no label can be scored, or the seed is out of range.
         MammoseekError: Nothing can be learned, or the work folder holds another cross-validation.
     """
+    _check_seed(seed)
+    if not frozen:
+        _check_seed(recipe.training.seed + seed)
     granularity = recipe.preparation.granularity
     frame = _rows_of(frame, granularity)
     digest = manifest_digest(frame)
@@ -188,8 +199,10 @@ def choose_targets(frame: pd.DataFrame, asked: tuple[str, ...] | None, granulari
     """Return the label columns to score: those asked for, else the usual ones with two classes of two women each.
 
     Raises:
-        ClassificationError: A column asked for is not there, or no column can be scored.
+        ClassificationError: There are no rows, a column asked for is not there, or no column can be scored.
     """
+    if frame.empty:
+        raise ClassificationError("targets", "there are no rows, and so no labels", "add rows of other women")
     women = patient_key(frame)
 
     def scorable(name: str) -> bool:
@@ -199,11 +212,13 @@ def choose_targets(frame: pd.DataFrame, asked: tuple[str, ...] | None, granulari
         return int((counts >= 2).sum()) >= 2
 
     for name in asked or ():
+        if name not in frame.columns:
+            raise ClassificationError("targets", f"there is no column {name!r}", name_labels(frame))
         if not scorable(name):
             raise ClassificationError(
                 "targets",
                 f"{name!r} can't be scored: it needs two classes of two women each",
-                "name another label column",
+                name_labels(frame),
             )
     chosen = asked or tuple(name for name in DEFAULT_TARGETS[granularity] if scorable(name))
     if not chosen:
@@ -211,6 +226,36 @@ def choose_targets(frame: pd.DataFrame, asked: tuple[str, ...] | None, granulari
             "targets", "no label column has two classes of two women each", "add labels to the manifest"
         )
     return chosen
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < SEEDS:
+        raise ClassificationError(
+            "seed", f"{seed} is out of range", f"use 0 to {SEEDS - 1}, the training's own included"
+        )
+
+
+def _seen_women(frame: pd.DataFrame, card: ModelCard, workers: int | None) -> set[str]:
+    """Return the women whom a model has seen, by their names or by the content of one of their image files.
+
+    Args:
+        frame: A manifest's rows of both granularities: one image of hers is enough.
+        card: The model's card.
+        workers: Threads that read files.
+    """
+    keys = patient_key(frame)
+    women = {digest for digests in card.women.values() for digest in digests}
+    known = {key for key in keys.unique() if woman_digest(key) in women}
+    images = {digest for digests in card.images.values() for digest in digests}
+    if images:
+        others = ~keys.isin(known)
+        digests = image_digests(frame.loc[others, "path"], workers)
+        known |= {
+            key
+            for key, path in zip(keys[others], frame.loc[others, "path"], strict=True)
+            if digests.get(path) in images
+        }
+    return known
 
 
 def _rows_of(frame: pd.DataFrame, granularity: str) -> pd.DataFrame:
@@ -328,10 +373,8 @@ def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, 
 
 
 def _keep_fold(place: Path, plan: dict[str, Any], predictions: FoldPredictions, digest: str) -> None:
-    from embedder.checkpoint import write_atomically
-
     content = {"plan": plan, "model_digest": digest, "predictions": predictions.to_dict()}
-    write_atomically(place / "predictions.json", (json.dumps(content) + "\n").encode())
+    write_json(place / "predictions.json", content)
 
 
 def _context(

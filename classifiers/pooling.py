@@ -26,7 +26,8 @@ class PooledTarget:
         ordered: The classes in their order; None where they have none.
         positive: The class to detect; None where there is none.
         retrieval: (q rows) retrieval scores.
-        probabilities: By method, (q, classes); a row with a NaN was not predicted.
+        probabilities: By method, (q, classes), NaN for queries without a label; a method that did not predict every
+            labelled query is left out, for the others would be an easier or a harder question.
         calibration: By method, what the calibration of each fold rests on.
         notes: What could not be predicted, by fold, and why.
     """
@@ -90,6 +91,7 @@ def pool_target(folds: Sequence[FoldPredictions], name: str, more_classes: Seque
     everything |= {label for label in labels if label is not None}
     scale = scale_of(everything)
     classes = scale or order_classes(everything)
+    known = ~np.asarray(pd.isna(labels), dtype=bool)
     probabilities: dict[str, Array] = {}
     notes = []
     for method in METHODS:
@@ -100,8 +102,14 @@ def pool_target(folds: Sequence[FoldPredictions], name: str, more_classes: Seque
             else:
                 blocks.append(np.full((len(part.labels), len(classes)), np.nan))
                 notes.append(f"no {method} in fold {number}: {part.reasons.get(method, 'none was made')}")
-        if any(method in part.probabilities for part in parts):
-            probabilities[method] = np.concatenate(blocks)
+        if not any(method in part.probabilities for part in parts):
+            continue
+        values = np.concatenate(blocks)
+        lacking = int(np.isnan(values[known]).any(axis=1).sum())
+        if lacking:
+            notes.append(f"{method} is not scored: {lacking} of {int(known.sum())} labelled rows have no prediction")
+        else:
+            probabilities[method] = values
     positive = POSITIVE_CLASSES.get(name)
     return PooledTarget(
         name=name,

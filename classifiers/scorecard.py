@@ -40,7 +40,7 @@ class Scores:
         findings: Queries with a label.
         women: Women that these belong to.
         retrieval: Retrieval scores by name.
-        knn: Classification scores of the kNN vote by name; empty where it predicted nothing.
+        knn: Classification scores of the kNN vote by name; empty where it did not predict every one of them.
         head: The same of the linear head.
     """
 
@@ -186,7 +186,8 @@ def make_scorecard(
     """Score the predictions of one or more folds.
 
     Queries are pooled over folds, each as its own fold's gallery answered it, and intervals are bootstrapped
-    over all their women.
+    over all their women. A method is scored on all labelled queries or not at all: where a fold could not make it,
+    the notes say so.
 
     Pooling probabilities of several folds holds an AUC slightly down (about 0.01 for random labels of 119
     findings in five folds): the more of a class is tested in a fold, the less of it stands in its gallery.
@@ -280,14 +281,13 @@ def _score(target: PooledTarget, women: Array, chosen: Array, resamples: int, se
     found: dict[str, dict[str, Estimate]] = {}
     for method in METHODS:
         values = target.probabilities.get(method)
-        predicted = rows if values is None else rows[~np.isnan(values[rows]).any(axis=1)]
         found[method] = {}
-        if values is not None and len(predicted):
+        if values is not None and len(rows):
             found[method] = score_classification(
-                target.labels[predicted],
-                values[predicted],
+                target.labels[rows],
+                values[rows],
                 target.classes,
-                women[predicted],
+                women[rows],
                 ordered=target.ordered,
                 positive=target.positive,
                 resamples=resamples,

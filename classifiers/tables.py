@@ -41,7 +41,10 @@ def context_lines(title: str, context: Mapping[str, Any]) -> list[str]:
         ["data", f"{', '.join(context['datasets'])}; manifest {_short(context['manifest_digest'])}"],
         ["models", ", ".join(_short(digest) for digest in _listed(context["model_digests"]))],
         ["intervals", f"{interval['level']:.0%}, {resampling}"],
+        ["fitted", "heads and calibrations, on the women of the gallery alone"],
     ]
+    if len(folds) > 1:
+        rows.append(["auc", "of probabilities pooled over folds: slightly pessimistic"])
     return [title, *table(rows)]
 
 
@@ -57,7 +60,8 @@ def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
             f"{name}: {target.scores.findings} labelled rows of {target.scores.women} women ({mix})",
         ]
         rows = [["retrieval", "of other women"]]
-        rows += [[score, str(estimate)] for score, estimate in target.scores.retrieval.items()]
+        asked = target.scores.findings
+        rows += [[score, _figure(estimate, asked)] for score, estimate in target.scores.retrieval.items()]
         lines += table(rows)
         parts = {method: getattr(target.scores, method) for method in METHOD_TITLES}
         made = {method: scores for method, scores in parts.items() if scores}
@@ -65,13 +69,18 @@ def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
             rows = [["classification", *(METHOD_TITLES[method] for method in made)]]
             for score in next(iter(made.values())):
                 title = f"{score} ({target.positive})" if target.positive and score in ("auc", "f1") else score
-                rows.append([title, *(str(scores[score]) for scores in made.values())])
+                rows.append([title, *(_figure(scores[score], asked) for scores in made.values())])
             lines += table(rows)
         for column, groups in target.breakdown.items():
             lines += _breakdown(column, groups, "auc" if target.positive else "accuracy")
         lines += [f"  {METHOD_TITLES[method]}: {text}" for method, text in _bases(target.calibration)]
         lines += [f"  note: {note}" for note in target.notes]
     return lines
+
+
+def _figure(estimate: Estimate, asked: int) -> str:
+    """Return a figure, and how many rows it is of where that is not all that were asked."""
+    return str(estimate) if estimate.items == asked else f"{estimate} of {estimate.items} rows"
 
 
 def comparison_text(differences: Mapping[str, Mapping[str, Mapping[str, Estimate]]], a: str, b: str) -> list[str]:
@@ -116,10 +125,10 @@ def _breakdown(column: str, groups: Mapping[str, Any], score: str) -> list[str]:
     retrieval = ("precision@10", "map@r")
     rows = [[f"by {column}", "rows", "women", *retrieval, *(f"{t} {score}" for t in METHOD_TITLES.values())]]
     for value, scores in groups.items():
-        cells = [str(scores.retrieval[name]) for name in retrieval]
+        cells = [_figure(scores.retrieval[name], scores.findings) for name in retrieval]
         for method in METHOD_TITLES:
             found = getattr(scores, method)
-            cells.append(str(found[score]) if found else "-")
+            cells.append(_figure(found[score], scores.findings) if found else "-")
         rows.append([value, str(scores.findings), str(scores.women), *cells])
     return table(rows)
 

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +41,7 @@ class ModelCard:
         training: The training's options, label columns and outcome; empty for a model that was not trained.
         data: Data sets, women and findings trained on, the manifest's digest, the split.
         women: Digests of the women used, by role (`train`, `validation`), see `woman_digest`.
+        images: Digests of the image files used, by role, see `image_digests`.
         figures: Measured figures, each with its context.
         code_version: The version of mammoseek that wrote the model.
     """
@@ -51,6 +53,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     women: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = ""
 
@@ -65,29 +68,56 @@ class ModelCard:
             "training": dict(self.training),
             "data": dict(self.data),
             "women": {role: list(digests) for role, digests in self.women.items()},
+            "images": {role: list(digests) for role, digests in self.images.items()},
             "figures": dict(self.figures),
             "code_version": self.code_version,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelCard":
-        """Rebuild a card from its JSON."""
+        """Rebuild a card from its JSON.
+
+        Raises:
+            MammoseekError: An option of the network or the preparation is not known to this version, or wrong.
+            KeyError: A part is missing.
+            TypeError: A part is of another type.
+        """
         return cls(
-            network=NetworkConfig.from_dict(values["network"]),
-            preparation=PreparationConfig.from_dict(values["preparation"]),
-            heads={name: tuple(classes) for name, classes in values["heads"].items()},
-            weights_origin=values["weights_origin"],
-            training=values["training"],
-            data=values["data"],
-            women={role: tuple(digests) for role, digests in values["women"].items()},
-            figures=values["figures"],
-            code_version=values["code_version"],
+            network=NetworkConfig.from_dict(_table(values, "network")),
+            preparation=PreparationConfig.from_dict(_table(values, "preparation")),
+            heads=_text_lists(values, "heads"),
+            weights_origin=_text(values, "weights_origin"),
+            training=_table(values, "training"),
+            data=_table(values, "data"),
+            women=_text_lists(values, "women"),
+            images=_text_lists(values, "images"),
+            figures=_table(values, "figures"),
+            code_version=_text(values, "code_version"),
         )
 
     def role(self, patient_key: str) -> str:
         """Return what a woman ("dataset/patient") was to this model: `train`, `validation` or `unseen`."""
         digest = woman_digest(patient_key)
         return next((role for role, digests in self.women.items() if digest in digests), "unseen")
+
+
+def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(values[name], dict):
+        raise TypeError(f"{name} is no table")
+    return dict(values[name])
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if not isinstance(values[name], str):
+        raise TypeError(f"{name} is no text")
+    return str(values[name])
+
+
+def _text_lists(values: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:
+    lists = _table(values, name)
+    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists.values()):
+        raise TypeError(f"{name} is no table of lists of texts")
+    return {key: tuple(texts) for key, texts in lists.items()}
 
 
 def woman_digest(patient_key: str) -> str:
@@ -97,6 +127,34 @@ def woman_digest(patient_key: str) -> str:
     'b93908cc4fcd28f3'
     """
     return hashlib.sha256(f"mammoseek woman {patient_key}".encode()).hexdigest()[:16]
+
+
+def image_digests(paths: Iterable[str], workers: int | None = None) -> dict[str, str]:
+    """Return what stands for each image file in a card: 16 hexadecimal digits of its content's SHA-256.
+
+    It finds an image again under whatever name and in whatever data set, unless it was written anew.
+
+    Args:
+        paths: The files; each is read once.
+        workers: Threads that read them.
+
+    Returns:
+        The digests by path; files that can't be read are left out.
+    """
+
+    def digest(path: str) -> str | None:
+        try:
+            if not Path(path).is_file():
+                return None
+            with Path(path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except (OSError, ValueError):  # ValueError: a null byte in the name
+            return None
+
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(workers) as pool:
+        found = zip(unique, pool.map(digest, unique), strict=True)
+        return {path: told for path, told in found if told is not None}
 
 
 def code_version() -> str:
@@ -117,6 +175,15 @@ def model_digest(weights: bytes, card: ModelCard) -> str:
         "heads": {name: list(classes) for name, classes in card.heads.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def card_checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all that a card's file holds besides it: a card that was changed by hand is refused.
+
+    The model's digest does not cover what the model was trained on and how it was measured; this does.
+    """
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -165,6 +232,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> st
         raise ModelError(folder, "holds another model", "choose another folder, or delete this model first")
     write_atomically(folder / WEIGHTS_FILE, weights)
     content = {"digest": digest, **card.to_dict()}
+    content["checksum"] = card_checksum(content)
     write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
     return digest
 
@@ -186,7 +254,9 @@ def read_card(folder: Path) -> tuple[ModelCard, str]:
         values = json.loads(path.read_text("utf-8"))
         written = values["format"]
         if written == FORMAT:
-            return ModelCard.from_dict(values), str(values["digest"])
+            if values["checksum"] != card_checksum(values):
+                raise ValueError("its checksum does not match: it was changed after it was written")
+            return ModelCard.from_dict(values), _text(values, "digest")
     except MammoseekError as error:
         raise ModelError(path, f"can't be used by this version ({error})", "update mammoseek") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -222,7 +292,8 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
         state = load(weights)
         network = EmbedderNetwork(card.network, card.heads, pretrained=False)
         network.load_state_dict(state)
-    except (MammoseekError, SafetensorError, RuntimeError, ValueError) as error:
+    except (MammoseekError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # The last two: an option of a type that neither timm nor torch expects.
         raise ModelError(
             path,
             f"does not hold this network's weights ({error})",

@@ -172,7 +172,14 @@ class Embedder:
         return embed_pixels(self.network, pixels, extents, self.device, self.batch_size)
 
     def embed(
-        self, path: Path, box: Box | None = None, *, spacing_mm: float | None = None, view: str | None = None
+        self,
+        path: Path,
+        box: Box | None = None,
+        *,
+        spacing_mm: float | None = None,
+        view: str | None = None,
+        frame: int | None = None,
+        allow_for_processing: bool = False,
     ) -> EmbeddedFinding:
         """Embed one place on one image, or the whole breast.
 
@@ -183,6 +190,8 @@ class Embedder:
             box: The place in pixels of the stored image; None for the whole breast.
             spacing_mm: Millimetres per pixel where the file does not say.
             view: The view where the file does not say.
+            frame: Which image of a multi-frame file, counted from 1; None where there is only one.
+            allow_for_processing: Take For Processing images too, see `read_mammogram`.
 
         Raises:
             ModelError: A box for a model of whole breasts, or none for a model of findings.
@@ -192,7 +201,15 @@ class Embedder:
             raise ModelError(path, "this model compares findings: it needs a place", "add --box x0,y0,x1,y1")
         if self.granularity == "breast" and box is not None:
             raise ModelError(path, "this model compares whole breasts, not places", "leave --box out")
-        crop, header = read_crop(path, box, self.preparation, spacing_mm=spacing_mm, view=view)
+        crop, header = read_crop(
+            path,
+            box,
+            self.preparation,
+            spacing_mm=spacing_mm,
+            view=view,
+            frame=frame,
+            allow_for_processing=allow_for_processing,
+        )
         with _one_thread():
             vector = self.embed_crops([crop])[0]
         return EmbeddedFinding(vector, crop, Path(path), header.patient_id, header)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
+import numpy as np
 import pandas as pd
 
 from errors import MammoseekError
@@ -199,6 +200,12 @@ REQUIRED_COLUMNS = ("row_id", "path", "granularity", "dataset", "patient_id")
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 INTEGER_COLUMNS = (*BOX_COLUMNS, "image_rows", "image_columns", "subtlety")
 NUMBER_COLUMNS = ("spacing_mm", "age")
+TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in (*INTEGER_COLUMNS, *NUMBER_COLUMNS))
+ID_COLUMNS = ("row_id", "path", "dataset", "patient_id", "study_id")
+"""Text columns that name something: two spellings of one name would make it two things."""
+
+ANSWER_FIELDS = ("rank", "similarity", "box")
+"""Names that an answer gives to a neighbour, as in `index.records`: no column of a table's own can have them."""
 
 
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -210,8 +217,8 @@ def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
 def typed_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with the standard columns in their types, absent ones added as missing.
 
-    Whole numbers are `Int64`, numbers `float64`, all other standard columns text; further columns stay as
-    they are.
+    Whole numbers are `Int64`, numbers `float64`, all other standard columns text (see `cell_text`); further
+    columns stay as they are.
     """
     typed: dict[str, pd.Series] = {}
     for name in COLUMNS:
@@ -222,11 +229,22 @@ def typed_columns(frame: pd.DataFrame) -> pd.DataFrame:
         elif name in NUMBER_COLUMNS:
             typed[name] = pd.to_numeric(column).astype("float64")
         else:
-            typed[name] = column.where(column.notna(), None).astype("str").where(column.notna())
+            typed[name] = column.map(cell_text, na_action="ignore").astype("str").where(column.notna())
     for name in frame.columns:
         if name not in typed:
             typed[name] = frame[name]
     return pd.DataFrame(typed).reset_index(drop=True)
+
+
+def cell_text(cell: object) -> str:
+    """Return a cell of a text column as text.
+
+    A table keeps whole numbers as fractions where one of them is missing: the woman 4711 is not "4711.0".
+
+    >>> cell_text(4711.0), cell_text("007"), cell_text(4.5)
+    ('4711', '007', '4.5')
+    """
+    return str(int(cell)) if isinstance(cell, float | np.floating) and cell.is_integer() else str(cell)
 
 
 def patient_key(frame: pd.DataFrame) -> pd.Series:

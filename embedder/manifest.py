@@ -1,8 +1,10 @@
 """The manifest: a table of findings or breast images (CSV or Parquet), checked whenever it is read."""
 
 import contextlib
+import csv
 import hashlib
 import re
+import stat
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,20 +14,26 @@ import pandas as pd
 
 from embedder.findings import COLUMNS, REQUIRED_COLUMNS, typed_columns
 from embedder.mammogram import read_header
-from embedder.manifestrules import (
-    MISSING_WORDS,
-    ManifestError,
-    Problem,
-    check_types,
-    raise_problems,
-    validate,
-)
+from embedder.manifestrules import MISSING_WORDS, ManifestError, Problem, quoted, raise_problems, validate
+from embedder.manifesttypes import check_types
 from errors import MammoseekError
 
-__all__ = ["ManifestError", "Problem", "manifest_digest", "read_manifest", "validate", "write_manifest"]
+__all__ = [
+    "ManifestError",
+    "Problem",
+    "manifest_digest",
+    "manifest_from_raw",
+    "read_manifest",
+    "read_raw_table",
+    "validate",
+    "write_manifest",
+]
 
 # A number as people write it: an id such as 007 is text.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_EXACT_DIGITS = 15  # of a whole number, that a float surely holds
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_LONGEST_HEADER = 100_000
 
 
 def read_manifest(path: Path, *, check_images: bool = True) -> pd.DataFrame:
@@ -46,21 +54,69 @@ def read_manifest(path: Path, *, check_images: bool = True) -> pd.DataFrame:
         ManifestError: The file can't be read, or rows are wrong; up to ten of them are named by row and
             column.
     """
-    path = Path(path)
-    raw = _read_table(path)
+    return manifest_from_raw(read_raw_table(path), path, check_images=check_images)
+
+
+def manifest_from_raw(raw: pd.DataFrame, path: Path, *, check_images: bool = True) -> pd.DataFrame:
+    """Check a table as it was read, and make a manifest of it.
+
+    Args:
+        raw: A table as `read_raw_table` gives it, its columns perhaps renamed or completed.
+        path: The file that it was read from: errors name it, and image paths are relative to its folder.
+        check_images: See `read_manifest`.
+
+    Returns:
+        As `read_manifest`.
+
+    Raises:
+        ManifestError: Rows are wrong; up to ten of them are named by row and column.
+    """
     missing = [Problem(None, name, "is missing") for name in REQUIRED_COLUMNS if name not in raw.columns]
     raise_problems(path, missing)
-    if raw.empty:
-        raise ManifestError(path, "has no rows", "write at least one finding or breast image into it")
     check_types(raw, path)
     frame = _infer_extra(typed_columns(raw))
     validate(frame, path)
-    folder = path.parent.resolve()
+    folder = Path(path).parent.resolve()
     frame["path"] = [str(_resolved(folder / name)) for name in frame["path"]]
     if check_images:
         frame = _with_image_sizes(frame)
-        validate(frame, path)
+    # Again, for what is known only now: the images' sizes, and which paths lead to one image.
+    validate(frame, path)
     return frame
+
+
+def read_raw_table(path: Path) -> pd.DataFrame:
+    """Read a table without giving its cells a meaning.
+
+    Args:
+        path: A .csv or .parquet file.
+
+    Returns:
+        At least one row. Of a CSV file every cell is text, so that ids keep their zeros and types are checked
+        with a row to name; an empty one, or a word for unknown, is missing. Column names are stripped and
+        different from each other.
+
+    Raises:
+        ManifestError: It can't be read, has no rows, two columns of one name, or rows longer than its header.
+    """
+    path = Path(path)
+    kind = _format(path)
+    _check_file(path)
+    if kind == "csv":
+        _check_separator(path)
+    try:
+        frame = _read_csv(path) if kind == "csv" else pd.read_parquet(path)
+    # Parsers of hostile files raise many kinds, all of which mean the same to the reader.
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        cause = f"can't be read as {kind} ({reason[0][:200] if reason else type(error).__name__})"
+        raise ManifestError(path, cause, "save it again as UTF-8 with commas, or as Parquet") from error
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    twice = frame.columns[frame.columns.duplicated()]
+    raise_problems(path, [Problem(None, quoted(name), "stands there twice") for name in twice])
+    if frame.empty:
+        raise ManifestError(path, "has no rows", "write at least one finding or breast image into it")
+    return frame.reset_index(drop=True)
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
@@ -106,26 +162,33 @@ def _format(path: Path) -> str:
     raise ManifestError(path, "is neither .csv nor .parquet by its name", "name a manifest in one of these formats")
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    kind = _format(path)
-    if not path.is_file():
-        cause = "is a folder" if path.is_dir() else "there is no such file"
-        raise ManifestError(path, cause, "make a manifest by `mammoseek dataset read`")
+def _check_file(path: Path) -> None:
     try:
-        frame = _read_csv(path) if kind == "csv" else pd.read_parquet(path)
-    # Parsers of hostile files raise many kinds, all of which mean the same to the reader.
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        cause = f"can't be read as {kind} ({reason[0][:200] if reason else type(error).__name__})"
-        raise ManifestError(path, cause, "save it again as UTF-8 with commas, or as Parquet") from error
-    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    twice = frame.columns[frame.columns.duplicated()]
-    raise_problems(path, [Problem(None, name, "stands there twice") for name in twice])
-    return frame.reset_index(drop=True)
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ManifestError(path, "there is no such file", "check its name") from error
+    except (OSError, ValueError) as error:  # a name that is too long, has a zero byte, or may not be looked at
+        raise ManifestError(path, f"can't be opened ({getattr(error, 'strerror', None) or error})") from error
+    if stat.S_ISDIR(mode):
+        raise ManifestError(path, "is a folder", "name a .csv or .parquet file")
+    if not stat.S_ISREG(mode):
+        raise ManifestError(path, "is no regular file but a pipe or a device", "save the table to a file")
+
+
+def _check_separator(path: Path) -> None:
+    """Refuse a table whose header another separator divides further than commas do."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline(_LONGEST_HEADER)
+        widths = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in (",", *_SEPARATORS)}
+    except (OSError, ValueError, csv.Error):
+        return  # whoever reads it all says why it can't be read
+    widest = max(widths, key=lambda mark: widths[mark])
+    if widths[widest] > widths[","]:
+        raise ManifestError(path, f"its columns are divided by {_SEPARATORS[widest]}", "save it again with commas")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read all cells as text, so that ids keep their zeros and types are checked with a row to name."""
     # The header is read as a row: pandas would give a second column of one name another name, and would take
     # the first column for an index where rows are longer than the header.
     with warnings.catch_warnings():
@@ -146,7 +209,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # a loop of links; whoever opens it reports it
+    except (OSError, RuntimeError):  # a loop of links, a name that is too long; whoever opens it reports it
         return path.absolute()
 
 
@@ -156,6 +219,9 @@ def _infer_extra(frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns.difference(list(COLUMNS)):
         known = frame[name].dropna()
         if known.empty or not all(isinstance(cell, str) and _NUMBER.fullmatch(cell) for cell in known):
+            continue
+        # Long whole numbers are ids, and would lose digits beside a missing cell.
+        if any(cell.lstrip("-").isdigit() and len(cell) > _EXACT_DIGITS for cell in known):
             continue
         numbers = pd.to_numeric(frame[name])
         if np.isfinite(numbers.dropna()).all():

@@ -1,8 +1,10 @@
 """The rules of a manifest: what each row and column must hold, told so that it can be mended."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +12,12 @@ import pandas as pd
 
 from embedder.findings import (
     BOX_COLUMNS,
-    COLUMNS,
-    INTEGER_COLUMNS,
+    ID_COLUMNS,
     KNOWN_TERMS,
-    NUMBER_COLUMNS,
     REQUIRED_COLUMNS,
     TERM_SEPARATOR,
     TERMS,
+    TEXT_COLUMNS,
     patient_key,
 )
 from errors import MammoseekError
@@ -27,6 +28,10 @@ MISSING_WORDS = frozenset(
 )
 """Cells of a CSV file that stand for an unknown value, as pandas and R write them."""
 
+LONGEST_TEXT = 4096
+"""Characters in one cell: no path is longer on Linux, and one huge cell would inflate its column in a gallery."""
+
+_LONGEST_ID = 256
 _PROBLEMS_SHOWN = 10
 _LARGEST_SIDE = 1_000_000
 _RANGES = {
@@ -36,7 +41,9 @@ _RANGES = {
     "image_rows": (1, _LARGEST_SIDE),
     "image_columns": (1, _LARGEST_SIDE),
 }
-_TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in (*INTEGER_COLUMNS, *NUMBER_COLUMNS))
+# Unicode's control characters (Cc) and halves of surrogate pairs (Cs).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_WHOLE_FRACTION = re.compile(r"\d+\.0+")
 
 
 class ManifestError(MammoseekError):
@@ -81,31 +88,14 @@ def raise_problems(subject: object, problems: list[Problem]) -> None:
     raise ManifestError(subject, cause + (f"\n  and {more} more" if more else ""))
 
 
-def check_types(raw: pd.DataFrame, subject: object) -> None:
-    """Check, before a table gets its types, that every known cell of a column of numbers is one.
-
-    Raises:
-        ManifestError: A cell is not a number, not finite, or not whole where it must be.
-    """
-    problems = []
-    for name in (*INTEGER_COLUMNS, *NUMBER_COLUMNS):
-        if name not in raw.columns:
-            continue
-        numbers = pd.to_numeric(raw[name].astype("object"), errors="coerce").astype("float64")
-        wrong = raw[name].notna() & ~np.isfinite(numbers)
-        if name in INTEGER_COLUMNS:
-            wrong |= numbers.notna() & ((numbers % 1 != 0) | (numbers.abs() > 2**31))
-        kind = "a whole number" if name in INTEGER_COLUMNS else "a number"
-        for row in _places(wrong):
-            problems.append(Problem(row + 1, name, f"{_quoted(raw[name].iloc[row])} is not {kind}"))
-    raise_problems(subject, problems)
-
-
 def validate(frame: pd.DataFrame, subject: object = "manifest") -> None:
-    """Check a typed table: required cells, known terms, ranges, boxes, duplicate ids, no woman in two splits.
+    """Check a typed table: required cells, known terms, ranges, boxes, duplicate ids, and who is who.
+
+    A woman is in one split and under one spelling of her id; an image is of one woman.
 
     Args:
-        frame: A table as `findings_frame` or `typed_columns` gives it.
+        frame: A table as `findings_frame` or `typed_columns` gives it. Two paths are taken for one image where
+            their text is the same: resolve them before.
         subject: What an error is about.
 
     Raises:
@@ -119,17 +109,19 @@ def validate(frame: pd.DataFrame, subject: object = "manifest") -> None:
         *_box_problems(frame),
         *_duplicate_problems(frame),
         *_split_problems(frame),
+        *_spelling_problems(frame),
+        *_image_problems(frame),
     ]
     raise_problems(subject, problems)
 
 
-def _places(where: pd.Series | npt.NDArray[np.bool_]) -> list[int]:
+def places(where: pd.Series | npt.NDArray[np.bool_]) -> list[int]:
     """Return the positions of the rows where something holds; unknown is not."""
     values = where.fillna(False).to_numpy(np.bool_) if isinstance(where, pd.Series) else where
     return [int(row) for row in np.flatnonzero(values)]
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Return a value as an error shows it: a cell may be of any length."""
     text = str(value)
     return repr(text if len(text) <= 80 else f"{text[:80]}...")
@@ -137,46 +129,59 @@ def _quoted(value: object) -> str:
 
 def _required_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     for name in REQUIRED_COLUMNS:
-        for row in _places(frame[name].isna() | (frame[name].str.strip() == "")):
+        for row in places(frame[name].isna() | (frame[name].str.strip() == "")):
             yield Problem(row + 1, name, "is empty")
 
 
 def _text_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     """Find text that a CSV file would give back as something else, or that no name contains."""
-    for name in _TEXT_COLUMNS:
-        for text in frame[name].dropna().unique():
-            # An empty cell is told by the rule of required columns.
-            cause = "" if name in REQUIRED_COLUMNS and not text.strip() else _text_problem(text)
-            if cause:
-                for row in _places(frame[name] == text):
-                    yield Problem(row + 1, name, f"{_quoted(text)} {cause}")
+    for name in TEXT_COLUMNS:
+        # Python's set, for pandas takes two texts for one where they differ behind a zero byte.
+        cells = frame[name].tolist()
+        causes = {
+            text: cause
+            for text in set(cells)
+            if isinstance(text, str) and (cause := _text_problem(name, text)) is not None
+        }
+        for row, text in enumerate(cells if causes else [], 1):
+            if text in causes:
+                yield Problem(row, name, f"{quoted(text)} {causes[text]}")
 
 
-def _text_problem(text: str) -> str:
+def _text_problem(name: str, text: str) -> str | None:
+    if name in REQUIRED_COLUMNS and not text.strip():
+        return None  # an empty cell is told by the rule of required columns
     if text in MISSING_WORDS:
         return "stands for an unknown value: leave the cell empty"
     if text.strip() != text:
         return "begins or ends with white space"
     # A newline or a null byte is no part of a name, and a way to write lines into what is printed.
-    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+    if _CONTROL.search(text):
         return "contains a control character"
-    return ""
+    longest = _LONGEST_ID if name in ID_COLUMNS and name != "path" else LONGEST_TEXT
+    if len(text) > longest:
+        return f"has {len(text)} characters: {longest} are the most"
+    if name == "patient_id" and _WHOLE_FRACTION.fullmatch(text):
+        # pandas and spreadsheets write so: a search for the woman 4711 would not find 4711.0 and leave her in.
+        return f"is a whole number written as a fraction: write it as {text.partition('.')[0]}"
+    return None
 
 
 def _term_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     for name, known in KNOWN_TERMS.items():
+        wrong = []
         for term in frame[name].dropna().unique():
             parts = str(term).split(TERM_SEPARATOR) if name in TERMS else [str(term)]
-            if all(part in known for part in parts):
-                continue
-            row = _places(frame[name] == term)[0]
-            yield Problem(row + 1, name, f"{_quoted(term)} is none of {', '.join(known)}")
+            if not all(part in known for part in parts):
+                wrong.append(term)
+        for row in places(frame[name].isin(wrong) & ~frame[name].duplicated()):
+            yield Problem(row + 1, name, f"{quoted(frame[name].iloc[row])} is none of {', '.join(known)}")
 
 
 def _range_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     for name, (low, high) in _RANGES.items():
         values = frame[name].astype("float64")
-        for row in _places(values.notna() & ~values.between(low, high)):
+        for row in places(values.notna() & ~values.between(low, high)):
             yield Problem(row + 1, name, f"{values.iloc[row]:g} is not {low:g} to {high:g}")
 
 
@@ -186,23 +191,23 @@ def _box_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     finding = (frame["granularity"] == "finding").fillna(False).to_numpy(np.bool_)
     breast = (frame["granularity"] == "breast").fillna(False).to_numpy(np.bool_)
     complete = given.all(axis=1).to_numpy()
-    for row in _places(finding & ~complete):
+    for row in places(finding & ~complete):
         lacking = [name for name in BOX_COLUMNS if not given[name].iloc[row]]
         yield Problem(row + 1, ", ".join(lacking), "a finding needs a box")
-    for row in _places(breast & given.any(axis=1).to_numpy()):
+    for row in places(breast & given.any(axis=1).to_numpy()):
         stated = [name for name in BOX_COLUMNS if given[name].iloc[row]]
         cause = "a whole breast has no box: leave them empty, or make it a finding"
         yield Problem(row + 1, ", ".join(stated), cause)
     whole = finding & complete
     for low, high, size in (("x0", "x1", "image_columns"), ("y0", "y1", "image_rows")):
-        for row in _places(whole & (corners[low] >= corners[high]).to_numpy()):
+        for row in places(whole & (corners[low] >= corners[high]).to_numpy()):
             start, end = int(corners[low].iloc[row]), int(corners[high].iloc[row])
             cause = f"the box is empty or inverted ({low} {start}, {high} {end})"
             yield Problem(row + 1, f"{low}, {high}", cause)
-        for row in _places(whole & (corners[low] < 0).to_numpy()):
+        for row in places(whole & (corners[low] < 0).to_numpy()):
             yield Problem(row + 1, low, f"{int(corners[low].iloc[row])} lies outside the image")
         limit = frame[size].astype("float64")
-        for row in _places(whole & (corners[high] > limit).to_numpy()):
+        for row in places(whole & (corners[high] > limit).to_numpy()):
             end, bound = int(corners[high].iloc[row]), int(limit.iloc[row])
             cause = f"{end} lies outside the image, which has {bound} {size.removeprefix('image_')}"
             yield Problem(row + 1, high, cause)
@@ -214,7 +219,7 @@ def _duplicate_problems(frame: pd.DataFrame) -> Iterator[Problem]:
         if pd.isna(row_id):
             continue
         if row_id in first:
-            yield Problem(row + 1, "row_id", f"{_quoted(row_id)} stands in row {first[row_id] + 1} already")
+            yield Problem(row + 1, "row_id", f"{quoted(row_id)} stands in row {first[row_id] + 1} already")
         else:
             first[row_id] = row
 
@@ -229,3 +234,39 @@ def _split_problems(frame: pd.DataFrame) -> Iterator[Problem]:
             told.add(woman)
             cause = f"the woman {woman[:80]} is in {sides[woman]} and in {split}: she can be in one only"
             yield Problem(row + 1, "split", cause)
+
+
+def _spelling_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    """Find women who stand there under two spellings of their id, or of their data set's name."""
+    datasets, patients = frame["dataset"].tolist(), frame["patient_id"].tolist()
+    seen: dict[tuple[str, str], int] = {}
+    for row in places(_known_women(frame) & ~patient_key(frame).duplicated()):
+        earlier = seen.setdefault((_folded(datasets[row]), _folded(patients[row])), row)
+        if earlier == row:
+            continue
+        column, names = ("dataset", datasets) if datasets[row] != datasets[earlier] else ("patient_id", patients)
+        cause = f"{quoted(names[row])} is {quoted(names[earlier])} of row {earlier + 1} but for case or spaces"
+        yield Problem(row + 1, column, f"{cause}: write one woman one way")
+
+
+def _image_problems(frame: pd.DataFrame) -> Iterator[Problem]:
+    """Find images that two women share: one of them would meet herself under the other's name."""
+    keys = patient_key(frame).to_numpy(dtype=object)
+    rows = np.flatnonzero((_known_women(frame) & frame["path"].notna()).to_numpy(np.bool_))
+    images, women = pd.factorize(frame["path"].iloc[rows])[0], pd.factorize(keys[rows])[0]
+    _, first = np.unique(images, return_index=True)
+    owner = first[images]
+    for place in np.flatnonzero(women != women[owner]):
+        row, earlier = int(rows[place]), int(rows[owner[place]])
+        cause = (
+            f"the image {PurePath(frame['path'].iloc[row]).name[:80]} is of {keys[earlier][:80]} in row {earlier + 1}"
+        )
+        yield Problem(row + 1, "patient_id", cause)
+
+
+def _known_women(frame: pd.DataFrame) -> pd.Series:
+    return frame["dataset"].notna() & frame["patient_id"].notna()
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()

@@ -1,6 +1,8 @@
 """A picture of an answer: the query and its neighbours side by side, with outcome, similarity and scale."""
 
+import contextlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,10 @@ import numpy as np
 from embedder.crops import RoiCrop
 from errors import MammoseekError
 
+MOST_NEIGHBOURS = 59
+"""Neighbours that a montage shows at most: ten rows of six pictures with the query."""
+
+_FORMATS = (".png", ".jpg", ".pdf", ".svg")
 _BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100)
 _OUTCOME_COLOURS = {"malignant": "#c0392b", "benign": "#2471a3", "normal": "#1e8449", "no cancer": "#1e8449"}
 
@@ -51,10 +57,14 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
     Raises:
         MontageError: The file can't be written, or its ending names no picture format.
     """
+    path = Path(path)
+    check_montage_path(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [query, *neighbours]
+    if len(neighbours) > MOST_NEIGHBOURS:
+        heading += f"  The first {MOST_NEIGHBOURS} of {len(neighbours)}."
+    panels = [query, *neighbours[:MOST_NEIGHBOURS]]
     columns = max(2, min(columns, len(panels)))
     rows = math.ceil(len(panels) / columns)
     lines = max((len(panel.lines) for panel in panels), default=0)
@@ -78,13 +88,28 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
         hspace=(0.17 * lines + 0.45) / (2.1 * aspect),
     )
     figure.suptitle(heading, fontsize=10, y=1 - 0.12 / total, va="top")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+        temporary.replace(path)
     except (OSError, ValueError) as error:
-        raise MontageError(
-            path, f"the montage can't be written ({error})", "name a .png file in a folder of yours"
-        ) from error
+        raise MontageError(path, f"the montage can't be written ({error})", "name a file in a folder of yours") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_montage_path(path: Path) -> None:
+    """Refuse a place where no picture can be written, before anything is computed for it.
+
+    Raises:
+        MontageError: Its ending names no picture format, or something that is no file is there.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise MontageError(path, "is no picture by its name", f"let it end in {', '.join(_FORMATS)}")
+    if path.exists() and not path.is_file():
+        raise MontageError(path, "is there already and is no file", "name another one")
 
 
 def _draw_panel(axis, panel: Panel, *, is_query: bool) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from embedder.crops import RoiCrop, crop_roi, crop_shape
 from embedder.findings import Box
-from embedder.mammogram import Header, read_mammogram
+from embedder.mammogram import Header, Mammogram, read_mammogram
 from embedder.preparation import PreparationConfig, PreparationError, prepare
 from errors import MammoseekError
 
@@ -45,6 +45,8 @@ def read_crop(
     spacing_mm: float | None = None,
     view: str | None = None,
     margin: float = 1.0,
+    frame: int | None = None,
+    allow_for_processing: bool = False,
 ) -> tuple[RoiCrop, Header]:
     """Read one crop from an image file.
 
@@ -55,11 +57,14 @@ def read_crop(
         spacing_mm: Millimetres per pixel where the caller knows it; the file's own otherwise.
         view: The view where the caller knows it; the file's own otherwise.
         margin: See `crop_roi`.
+        frame: Which image of a multi-frame file, counted from 1; None where there is only one.
+        allow_for_processing: Take For Processing images too, see `read_mammogram`.
 
     Raises:
         MammoseekError: The image can't be read, or the box does not lie inside it.
     """
-    [crop], header = _crops_of_image(path, [box], config, spacing_mm, view, margin)
+    mammogram = read_mammogram(path, frame=frame, allow_for_processing=allow_for_processing)
+    [crop], header = _crops_of_image(path, mammogram, [box], config, spacing_mm, view, margin)
     if isinstance(crop, MammoseekError):
         raise crop
     return crop, header
@@ -67,6 +72,7 @@ def read_crop(
 
 def _crops_of_image(
     path: Path,
+    mammogram: Mammogram,
     boxes: list[Box | None],
     config: PreparationConfig,
     spacing_mm: float | None,
@@ -74,10 +80,11 @@ def _crops_of_image(
     margin: float,
     stated_size: tuple[int, int] | None = None,
 ) -> tuple[list[RoiCrop | MammoseekError], Header]:
-    """Read an image and cut its crops.
+    """Prepare an image and cut its crops.
 
     Args:
-        path: The image.
+        path: The image's file.
+        mammogram: The image.
         boxes: The findings; None for the whole breast.
         config: The preparation.
         spacing_mm: See `read_crop`.
@@ -89,7 +96,6 @@ def _crops_of_image(
         A crop or its error for each box, and the header without the pixels, which would else live as long as
         it.
     """
-    mammogram = read_mammogram(path)
     size = (mammogram.rows, mammogram.columns)
     if stated_size is not None and stated_size != size:
         raise PreparationError(
@@ -125,6 +131,7 @@ class _Group:
     spacing_mm: float | None
     view: str | None
     stated_size: tuple[int, int] | None
+    frame: object
 
 
 def _group_of(row: pd.Series) -> _Group:
@@ -135,15 +142,35 @@ def _group_of(row: pd.Series) -> _Group:
         None if pd.isna(row["spacing_mm"]) else float(row["spacing_mm"]),
         None if pd.isna(row["view"]) else str(row["view"]),
         (int(row["image_rows"]), int(row["image_columns"])) if sized else None,
+        None if pd.isna(row.get("frame")) else row["frame"],
     )
+
+
+def _frame_number(path: Path, value: object) -> int | None:
+    """Return the frame that a manifest's own column `frame` asks for; that column has no rules of its own before.
+
+    Raises:
+        PreparationError: It is no whole number from 1.
+    """
+    if value is None:
+        return None
+    try:
+        number = float(str(value))
+        if number >= 1 and number.is_integer():
+            return int(number)
+    except ValueError:
+        pass
+    raise PreparationError(path, f"frame {str(value)[:80]!r} is no whole number from 1", "mend the manifest's column")
 
 
 def _read_group(
     group: _Group, positions: list[int], boxes: list[Box | None], config: PreparationConfig, margin: float
 ) -> list[RoiRead]:
     try:
+        path = Path(group.path)
+        mammogram = read_mammogram(path, frame=_frame_number(path, group.frame))
         crops, _ = _crops_of_image(
-            Path(group.path), boxes, config, group.spacing_mm, group.view, margin, group.stated_size
+            path, mammogram, boxes, config, group.spacing_mm, group.view, margin, group.stated_size
         )
     except MammoseekError as error:
         return [RoiRead(position, None, str(error)) for position in positions]
@@ -164,7 +191,8 @@ def read_rois(
     """Yield every row's crop, image by image in the manifest's order; a bad image costs its own rows only.
 
     Args:
-        frame: A manifest with absolute paths.
+        frame: A manifest with absolute paths. Where it has a column `frame`, that is which image of a multi-frame
+            file a row is on, counted from 1.
         config: The preparation.
         margin: See `crop_roi`.
         workers: Threads that read and prepare images; each holds one full image at a time.

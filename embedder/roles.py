@@ -71,21 +71,14 @@ def _women(count: int) -> str:
     return f"{count} {'woman' if count == 1 else 'women'}"
 
 
-def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str, ...] | None = None) -> pd.Series:
-    """Return each row's role, `train`, `validation` or `test`, by the manifest's split or at random by woman.
-
-    A woman is in one role with all her rows: a row without a split takes that of her other rows, else it is
-    for training. Where the manifest names no validation rows, a share of the training women is held out at
-    random, stratified by their first label.
+def stated_splits(frame: pd.DataFrame) -> pd.Series:
+    """Return the split that the manifest states for each row's woman, on whichever of her rows; None where none does.
 
     Args:
-        frame: A manifest's rows of one granularity.
-        share: Share of the training women to hold out; 0 for none.
-        seed: Seed of the draw.
-        columns: Label columns that are to be learned, see `label_classes`.
+        frame: A manifest's rows, those of both granularities: her split may stand on rows of one of them only.
 
     Raises:
-        ModelError: A woman is in two splits, a split is unknown, or there are too few women to hold some out.
+        ModelError: A woman is in two splits, or a split is unknown.
     """
     keys = patient_key(frame)
     split = frame["split"].astype("object")
@@ -96,7 +89,27 @@ def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str
     own = split[named].groupby(keys[named]).unique()
     for woman, splits in own[own.map(len) > 1].items():
         raise ModelError("manifest", f"the woman {woman} is in {' and in '.join(splits)}", "keep her in one split")
-    roles = split.where(named, keys.map(own.map(lambda splits: splits[0])))
+    return split.where(named, keys.map(own.map(lambda splits: splits[0])))
+
+
+def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str, ...] | None = None) -> pd.Series:
+    """Return each row's role, `train`, `validation` or `test`, by the manifest's split or at random by woman.
+
+    A woman is in one role with all her rows: a row without a split takes that of her other rows, else it is
+    for training. Where the manifest names no validation rows, a share of the training women is held out at
+    random, stratified by their first label.
+
+    Args:
+        frame: A manifest's rows of one granularity, their splits completed by `stated_splits` where she has rows of
+            the other.
+        share: Share of the training women to hold out; 0 for none.
+        seed: Seed of the draw.
+        columns: Label columns that are to be learned, see `label_classes`.
+
+    Raises:
+        ModelError: A woman is in two splits, a split is unknown, or there are too few women to hold some out.
+    """
+    keys, roles = patient_key(frame), stated_splits(frame)
     roles = roles.where(roles.notna(), "train").astype(str)
     train = roles == "train"
     if share == 0 or (roles == "validation").any() or not train.any():

@@ -13,6 +13,7 @@ from embedder.checkpoint import (
     ModelCard,
     ModelError,
     code_version,
+    image_digests,
     load_model,
     save_model,
     woman_digest,
@@ -20,13 +21,14 @@ from embedder.checkpoint import (
 from embedder.devices import choose_device
 from embedder.findings import patient_key
 from embedder.manifest import manifest_digest
-from embedder.network import EmbedderNetwork, NetworkConfig
+from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore, load_crops
-from embedder.roles import label_classes, split_women
+from embedder.roles import label_classes, split_women, stated_splits
 from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_triplet_labels
 from embedder.trainingrun import TrainingRun
 from embedder.trainingstate import changed_parts, claim_folder, load_state, remove_state, save_state
+from embedder.validation import INTERVAL
 
 __all__ = [
     "EpochReport",
@@ -152,9 +154,10 @@ def train(
     else:
         crops = crops.take(used)
     _check_readable(crops, used, triplet_labels)
+    images = image_digests(crops.frame["path"], workers)
     run = TrainingRun(fresh, crops, triplet_labels, preparation, training, augmentation, target)
     history = _run_epochs(run, plan, folder, run.restore(state) if state is not None else [], callbacks)
-    card = _card(fresh, preparation, plan, history, crops, manifest_digest(frame))
+    card = _card(run, preparation, plan, history, images, manifest_digest(frame))
     digest = save_model(folder, run.best, card)
     remove_state(folder)
     return TrainingResult(digest, card, crops.failures)
@@ -164,6 +167,8 @@ def _used_rows(
     frame: pd.DataFrame, granularity: str, training: TrainingConfig, labels: tuple[str, ...] | None
 ) -> pd.DataFrame:
     """Return the rows to train and validate on, with their `role`; no row of a test woman is among them."""
+    # A woman's split may stand on her rows of the other granularity only: it is looked up before those are left out.
+    frame = frame.assign(split=stated_splits(frame))
     frame = frame[frame["granularity"] == granularity].reset_index(drop=True)
     if frame.empty:
         raise ModelError("manifest", f"has no rows of granularity {granularity}", "choose the other granularity")
@@ -244,18 +249,16 @@ def _run_epochs(
 
 
 def _card(
-    network: EmbedderNetwork,
+    run: TrainingRun,
     preparation: PreparationConfig,
     plan: Mapping[str, Any],
     history: list[dict[str, Any]],
-    crops: CropStore,
+    images: Mapping[str, str],
     manifest: str,
 ) -> ModelCard:
-    used = crops.frame
-    women = {
-        role: tuple(sorted({woman_digest(key) for key in patient_key(used[used["role"] == role])}))
-        for role in ("train", "validation")
-    }
+    network, used = run.network, run.crops.frame
+    rows_of = {role: used[used["role"] == role] for role in ("train", "validation")}
+    women = {role: tuple(sorted({woman_digest(key) for key in patient_key(rows)})) for role, rows in rows_of.items()}
     best = max(history, key=lambda entry: (entry["figure"], -entry["epoch"]))
     return ModelCard(
         network=network.config,
@@ -268,14 +271,19 @@ def _card(
             "used_rows": plan["manifest or split"],
             "datasets": sorted(used["dataset"].dropna().unique()),
             "granularity": preparation.granularity,
-            "rows": {role: int((used["role"] == role).sum()) for role in women},
+            "rows": {role: len(rows) for role, rows in rows_of.items()},
             "women": {role: len(digests) for role, digests in women.items()},
-            "failed_rows": len(crops.failures),
+            "failed_rows": len(run.crops.failures),
         },
         women=women,
+        images={
+            role: tuple(sorted({images[path] for path in rows["path"] if path in images}))
+            for role, rows in rows_of.items()
+        },
         figures={
             "best_epoch": best["epoch"],
-            "validation MAP@R, chosen on (optimistic)": best["validation"],
+            "validation MAP@R, chosen on (optimistic)": run.validation_figures(),
+            "interval": INTERVAL,
         },
         code_version=code_version(),
     )

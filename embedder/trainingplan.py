@@ -11,6 +11,9 @@ from embedder.objectives import ObjectiveConfig
 from embedder.preparation import PreparationConfig
 from embedder.sampling import Balance
 
+SEEDS = 2**32
+"""Seeds are below it: scikit-learn's shuffling takes no larger ones."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -36,7 +39,7 @@ class TrainingConfig:
         precision: `float32`, `bfloat16` mixed with it, or `auto` (bfloat16 where the GPU computes it itself).
         compile: Compile the network with torch.compile: it takes a minute, pays off in long trainings on a
             GPU, and needs a C++ compiler (or Triton) on the machine.
-        seed: Seed of everything random, 0 or more.
+        seed: Seed of everything random, 0 or more and less than SEEDS.
         augmentation: How crops are varied; None takes what suits the granularity.
         objective: The losses.
 
@@ -79,7 +82,7 @@ class TrainingConfig:
             "backbone_norm is batch or frozen": self.backbone_norm in ("batch", "frozen"),
             "validation_share is 0 to 0.5": 0 <= self.validation_share <= 0.5,
             "precision is auto, float32 or bfloat16": self.precision in ("auto", "float32", "bfloat16"),
-            "seed is 0 or more": 0 <= self.seed < 2**40,
+            "seed is 0 to 2**32 - 1": 0 <= self.seed < SEEDS,
         }
         for rule, holds in checks.items():
             if not holds:

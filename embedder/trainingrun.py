@@ -8,9 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from pytorch_metric_learning.utils.inference import CustomKNN
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -25,6 +22,7 @@ from embedder.rois import CropStore
 from embedder.sampling import ClassBatches
 from embedder.trainingplan import TrainingConfig
 from embedder.trainingstate import TrainingState
+from embedder.validation import LabelledRows, map_at_r, map_at_r_figure
 
 # Validation needs no more gallery than this; a larger training set is thinned evenly.
 _VALIDATION_GALLERY = 4096
@@ -191,33 +189,38 @@ class TrainingRun:
 
     def validate(self) -> dict[str, float]:
         """Return MAP@R of the held-out women's rows among the training women's, by label; empty without."""
+        return {
+            name: map_at_r(queries.labelled(), gallery.labelled())
+            for name, (queries, gallery) in self._validation_rows().items()
+        }
+
+    def validation_figures(self) -> dict[str, dict[str, float | int | None]]:
+        """Return the best epoch's MAP@R by label, each with its context, see `map_at_r_figure`.
+
+        The network takes the best epoch's weights up again.
+        """
+        self.network.load_state_dict(self.best)
+        figures = {
+            name: map_at_r_figure(queries, gallery, self.training.seed)
+            for name, (queries, gallery) in self._validation_rows().items()
+        }
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
+    def _validation_rows(self) -> dict[str, tuple[LabelledRows, LabelledRows]]:
+        """Return, by label, the held-out women's rows and the gallery; empty where none of the former has a label."""
         if self.validation_rows.size == 0:
             return {}
         step = max(1, -(-len(self.train_rows) // _VALIDATION_GALLERY))
-        gallery = self.train_rows[::step]
-        vectors = {
-            "gallery": torch.from_numpy(self._embed(gallery)),
-            "queries": torch.from_numpy(self._embed(self.validation_rows)),
-        }
-        scores = {}
+        sides = [
+            (rows, torch.from_numpy(self._embed(rows))) for rows in (self.validation_rows, self.train_rows[::step])
+        ]
+        found = {}
         for name in self.triplet_labels:
-            codes = torch.from_numpy(self.labels[name])
-            known_gallery, known_queries = codes[gallery] != MISSING, codes[self.validation_rows] != MISSING
-            if not known_queries.any():
-                continue
-            calculator = AccuracyCalculator(
-                include=("mean_average_precision_at_r",),
-                k="max_bin_count",
-                knn_func=CustomKNN(CosineSimilarity()),
-            )
-            found = calculator.get_accuracy(
-                vectors["queries"][known_queries],
-                codes[self.validation_rows][known_queries],
-                vectors["gallery"][known_gallery],
-                codes[gallery][known_gallery],
-            )
-            scores[name] = float(found["mean_average_precision_at_r"])
-        return scores
+            codes = self.labels[name]
+            queries, gallery = (LabelledRows(vectors, codes[rows], self.patients[rows]) for rows, vectors in sides)
+            if (queries.codes != MISSING).any():
+                found[name] = queries, gallery
+        return found
 
     def _embed(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Embed the middle of the enlarged crops: what the preparation alone would have cut."""

@@ -14,7 +14,7 @@ from index.cache import load_engine, offer_engine
 from index.durable import storage_error
 from index.engines import ExactEngine
 from index.manifest import GalleryIdentity, Manifest, SegmentEntry, read_manifest
-from index.records import check_required, clashing_column, patient_keys, to_frame
+from index.records import check_required, clashing_column, fold_name, patient_keys, to_frame
 from index.segments import Segment, decode_segment, digest
 
 _ATTEMPTS = 5
@@ -161,6 +161,17 @@ class Gallery:
     def record(self, position: int) -> dict[str, Any]:
         """Return all that is known of a row as plain values for JSON; None where unknown."""
         return {name: cells[position] for name, cells in self._plain_columns.items()}
+
+    @cached_property
+    def folded_women(self) -> npt.NDArray[np.object_]:
+        """(n,) each row's woman as "dataset/patient_id", without letter case and white space around the two names."""
+        parts = zip(self.folded_datasets, self.records["patient_id"], strict=True)
+        return np.array([f"{dataset}/{fold_name(patient)}" for dataset, patient in parts], dtype=object)
+
+    @cached_property
+    def folded_datasets(self) -> npt.NDArray[np.object_]:
+        """(n,) each row's data set, without letter case and white space around it."""
+        return np.array([fold_name(dataset) for dataset in self.records["dataset"]], dtype=object)
 
     @cached_property
     def index(self) -> ExactEngine:

@@ -61,20 +61,53 @@ def to_columns(records: pd.DataFrame, subject: object) -> Columns:
         subject: What an error is about.
 
     Raises:
-        GalleryError: A column that can't be stored, or a required one that is not whole.
+        GalleryError: A column or a cell that can't be stored, or a required column that is not whole.
+    """
+    columns = parse_columns(records, subject)
+    check_required(columns, subject)
+    for row, problem in unfit_rows(columns).items():
+        raise GalleryError(subject, f"row {row + 1}: {problem}", "correct the manifest")
+    return columns
+
+
+def parse_columns(records: pd.DataFrame, subject: object) -> Columns:
+    """Return a table's columns in their plain types, whatever single cells hold: see `unfit_rows`.
+
+    Args:
+        records: One row per finding.
+        subject: What an error is about.
+
+    Raises:
+        GalleryError: A whole column can't be stored, or a required one is not there or is no text.
     """
     if records.columns.has_duplicates:
         raise GalleryError(subject, "the records have two columns of the same name")
     columns = {}
     for name in records.columns:
         if not isinstance(name, str) or not name or not _NAME.fullmatch(name) or set(name) == {"."}:
-            raise GalleryError(subject, f"{name!r} can't be the name of a column")
+            raise GalleryError(subject, f"{name!r} can't be the name of a column", "rename it")
         if name in ANSWER_FIELDS:
             raise GalleryError(subject, f"the column {name!r} has a name that answers use", "rename it")
         columns[name] = to_column(records[name], name, subject)
-        _check_text(columns[name], name, subject)
-    check_required(columns, subject)
+    _check_required_kinds(columns, subject)
     return columns
+
+
+def unfit_rows(columns: Columns) -> dict[int, str]:
+    """Return why a row can't be stored, for each row that can't, in order: the first of its cells that is to blame."""
+    problems: dict[int, str] = {}
+    for name, column in columns.items():
+        if name in REQUIRED_COLUMNS:
+            for row in np.flatnonzero(_gaps(column)):
+                problems.setdefault(int(row), f"{name} must be a text, and there is none")
+        if column.kind == "number":
+            for row in np.flatnonzero(np.isinf(column.cells)):
+                problems.setdefault(int(row), f"{name} is an infinite number: leave the cell empty")
+        if column.kind == "text":
+            for place, text in enumerate(column.cells):
+                if (problem := _text_problem(text)) is not None:
+                    problems.setdefault(place, f"{name} {problem}")
+    return dict(sorted(problems.items()))
 
 
 def check_required(columns: Columns, subject: object) -> None:
@@ -83,14 +116,9 @@ def check_required(columns: Columns, subject: object) -> None:
     Raises:
         GalleryError: There is one.
     """
-    absent = [name for name in REQUIRED_COLUMNS if name not in columns]
-    if absent:
-        raise GalleryError(subject, f"the records have no column {', '.join(absent)}")
+    _check_required_kinds(columns, subject)
     for name in REQUIRED_COLUMNS:
-        column = columns[name]
-        lacking = column.missing | (column.cells == "")
-        if column.known and column.kind != "text":
-            raise GalleryError(subject, f"{name} must be a text, and it is of kind {column.kind}", "write it as a text")
+        lacking = _gaps(columns[name])
         if lacking.any():
             first = int(np.argmax(lacking)) + 1
             raise GalleryError(
@@ -98,6 +126,20 @@ def check_required(columns: Columns, subject: object) -> None:
                 f"{name} must be a text in every row, and row {first} has none",
                 "complete the manifest",
             )
+
+
+def _check_required_kinds(columns: Columns, subject: object) -> None:
+    absent = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if absent:
+        raise GalleryError(subject, f"the records have no column {', '.join(absent)}")
+    for name in REQUIRED_COLUMNS:
+        column = columns[name]
+        if column.known and column.kind != "text":
+            raise GalleryError(subject, f"{name} must be a text, and it is of kind {column.kind}", "write it as a text")
+
+
+def _gaps(column: Column) -> npt.NDArray[np.bool_]:
+    return column.missing | (column.cells == "")
 
 
 def clashing_column(parts: Sequence[Columns]) -> str | None:
@@ -147,6 +189,15 @@ def patient_keys(records: pd.DataFrame) -> npt.NDArray[np.object_]:
     return np.array([f"{d}/{p}" for d, p in zip(datasets, patients, strict=True)], dtype=object)
 
 
+def fold_name(name: str) -> str:
+    """Return the name of a woman or a data set without what is easily mistyped: letter case, white space around it.
+
+    >>> fold_name(" MIAS-001 ")
+    'mias-001'
+    """
+    return name.strip().casefold()
+
+
 def to_column(series: pd.Series, name: str, subject: object) -> Column:
     """Return one column of a table in its plain type.
 
@@ -161,27 +212,17 @@ def to_column(series: pd.Series, name: str, subject: object) -> Column:
         values[~missing] = known
     except OverflowError as error:
         raise GalleryError(subject, f"the column {name} holds a number that is too large to store") from error
-    if kind == "number" and np.isinf(values).any():
-        raise GalleryError(subject, f"the column {name} holds an infinite number", "leave the cell empty")
     return Column(kind, values, missing)
 
 
-def _check_text(column: Column, name: str, subject: object) -> None:
-    if column.kind != "text":
-        return
-    for text in column.cells:
-        try:
-            size = len(text.encode("utf-8"))
-        except UnicodeEncodeError as error:
-            raise GalleryError(subject, f"the column {name} holds {text!r}, which is no Unicode text") from error
-        if "\0" in text:
-            raise GalleryError(subject, f"the column {name} holds a zero byte", "take it out")
-        if size > LONGEST_TEXT:
-            raise GalleryError(
-                subject,
-                f"the column {name} holds a text of {size} bytes",
-                f"the limit is {LONGEST_TEXT} bytes",
-            )
+def _text_problem(text: str) -> str | None:
+    if "\0" in text:
+        return "holds a zero byte: take it out"
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "is no Unicode text: write it again"
+    return f"has {size} bytes, and the limit is {LONGEST_TEXT}" if size > LONGEST_TEXT else None
 
 
 def _kind(dtype: Any, known: npt.NDArray[np.object_], name: str, subject: object) -> Kind:

@@ -1,10 +1,10 @@
 """Asking a gallery: the findings of other women that look most like one, and all that is known of each."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,54 +12,10 @@ import numpy.typing as npt
 from index import QueryError
 from index.answers import Answer, Neighbour, Question
 from index.engines import UNIT_TOLERANCE
-from index.exclusion import Exclusion, exclude_image, exclude_woman
+from index.exclusion import Exclusion, check_named, exclude_image, exclude_row, exclude_woman
 from index.filters import Filter, parse_filter
 from index.gallery import Gallery
-from index.manifest import GalleryIdentity, check_identity
-
-PlaceBox = TypeVar("PlaceBox", bound=Iterable[int], contravariant=True)
-"""A model's own kind of box, which yields x0, y0, x1, y1."""
-
-
-class EmbeddedPlace(Protocol):
-    """What an embedder returns for one place on one image."""
-
-    @property
-    def vector(self) -> npt.NDArray[np.float32]:
-        """float32 (d,), unit length."""
-
-    @property
-    def patient_id(self) -> str | None:
-        """The woman as the file names her."""
-
-    @property
-    def path(self) -> Path:
-        """The image."""
-
-
-class EmbeddingModel(Protocol[PlaceBox]):
-    """Whatever turns a place on an image into a vector."""
-
-    @property
-    def digest(self) -> str:
-        """Names the model."""
-
-    @property
-    def preparation_digest(self) -> str:
-        """Names what is done to pixels before the model."""
-
-    @property
-    def granularity(self) -> str:
-        """`finding` or `breast`."""
-
-    @property
-    def dimension(self) -> int:
-        """Length of its vectors."""
-
-    def embed(
-        self, path: Path, box: PlaceBox | None = None, *, spacing_mm: float | None = None, view: str | None = None
-    ) -> EmbeddedPlace:
-        """Embed one place, or the whole breast."""
+from index.models import EmbeddingModel, PlaceBox, check_model
 
 
 def ask(
@@ -154,7 +110,8 @@ def query_row(
 
     Args:
         gallery: Whom to ask.
-        row_id: The finding. Its woman does not answer, and the row itself never does.
+        row_id: The finding. Its woman does not answer, nor whoever else the gallery holds its image as; the row itself
+            never does.
         k: How many neighbours.
         where: Which rows may answer, see `index.filters`.
         include_same_patient: Let the woman's other findings answer.
@@ -166,7 +123,7 @@ def query_row(
     allowed = _allowed(gallery, question)
     position = gallery.position(row_id)
     record = gallery.record(position)
-    exclusion = exclude_woman(gallery, key=gallery.patient_keys[position])
+    exclusion = exclude_row(gallery, row_id)
     barred = _barred(exclusion, include_same_patient) | (np.arange(len(gallery)) == position)
     asked = replace(
         question,
@@ -195,7 +152,7 @@ def query_image(
     """Find what looks most like a place on an image, or a whole breast.
 
     The query's woman is who the asker says she is, who the file says she is, and whose image the gallery says
-    it is; none of them answers. An id without a data set counts in every data set.
+    it is; none of them answers. An id without a data set counts in every data set, and letter case does not count.
 
     Args:
         gallery: Whom to ask.
@@ -212,7 +169,7 @@ def query_image(
 
     Raises:
         GalleryError: The gallery was made by another model.
-        QueryError: k or the filter can't be used, or the gallery is empty.
+        QueryError: k, the filter or a name can't be used, no row is of the data set, or the gallery is empty.
         MammoseekError: The image can't be read, or the box does not lie inside it.
     """
     check_model(gallery, embedder)
@@ -222,28 +179,19 @@ def query_image(
         corners = (x0, y0, x1, y1)
     question = Question(k, where, include_same_patient, str(path), corners, None, patient, dataset, spacing_mm, view)
     allowed = _allowed(gallery, question)
+    check_named(gallery, patient, dataset)
     embedded = embedder.embed(Path(path), box, spacing_mm=spacing_mm, view=view)
     vectors = _check_vectors(gallery, np.asarray(embedded.vector)[None])
-    named = [name for name in (patient, embedded.patient_id) if name]
+    named = [name for name in (patient, embedded.patient_id) if name is not None]
     exclusion = exclude_image(
         gallery,
         path=Path(path),
         sop_uid=getattr(getattr(embedded, "header", None), "sop_uid", None),
-        patients=list(dict.fromkeys(named)),
+        patients=named,
         dataset=dataset,
     )
     asked = replace(question, patient=exclusion.patient, dataset=exclusion.dataset)
     return _search(gallery, vectors, asked, allowed & ~_barred(exclusion, include_same_patient), exclusion)[0]
-
-
-def check_model(gallery: Gallery, embedder: EmbeddingModel[Any]) -> None:
-    """Refuse a gallery whose vectors another model made: similarities across models mean nothing.
-
-    Raises:
-        GalleryError: It is another's; the message names both.
-    """
-    made_with = GalleryIdentity(embedder.digest, embedder.preparation_digest, embedder.granularity, embedder.dimension)
-    check_identity(gallery.folder, gallery.identity, made_with)
 
 
 def _allowed(gallery: Gallery, question: Question) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,10 @@ from index.cache import cache_state
 from index.engines import unit_length
 from index.filters import parse_filter
 from index.gallery import Gallery, missing_segment, read_segment
+from index.intake import sort_rows
 from index.layout import is_unfinished, stray_files
 from index.manifest import MANIFEST_NAME, GalleryIdentity, SegmentEntry, read_manifest
+from index.records import fold_name
 from index.writer import GalleryWriter, create_gallery
 
 LABEL_COLUMNS = (
@@ -32,7 +34,8 @@ class BuildReport:
     Attributes:
         added: Rows that are stored now.
         already_there: Rows that were stored before, and were left as they are.
-        failures: Row id and message of each row that could not be embedded.
+        failures: Row id and message of each row that could not be embedded or stored; one that is stored with another
+            content is among them.
         generation: The gallery's generation afterwards.
         cleaned: Files that a killed writer had left, deleted.
     """
@@ -133,23 +136,24 @@ def build_gallery(
     Args:
         folder: The gallery, made where it is not there.
         identity: What the vectors are made with.
-        rows: The findings, with unique row ids.
+        rows: The findings, with unique row ids. One that can't be stored is listed, and the others go on.
         embed: Turns findings into embedded batches. It gets those only that are not stored yet.
         progress: Called with rows done and rows in all.
 
     Raises:
-        GalleryError: It is another model's gallery, or it can't be written; what was committed stands.
+        GalleryError: It is another model's gallery, a whole column can't be stored (nothing was embedded then), or it
+            can't be written; what was committed stands.
     """
     create_gallery(folder, identity)
-    failures: list[tuple[str, str]] = []
     added = 0
     with GalleryWriter(folder) as writer:
-        present = writer.present(rows)
-        done = already_there = int(present.sum())
+        intake = sort_rows(writer, rows)
+        failures = list(intake.failures)
+        done = intake.already_there + len(failures)
         if progress is not None:
             progress(done, len(rows))
         buffer = SegmentBuffer(writer)
-        for batch in embed(rows[~present].reset_index(drop=True)) if done < len(rows) else ():
+        for batch in embed(intake.new) if len(intake.new) else ():
             usable = unit_length(batch.vectors)
             failures += batch.failures
             failures += [
@@ -165,7 +169,7 @@ def build_gallery(
         with contextlib.suppress(GalleryError):
             if cache_state(writer.folder, read_manifest(writer.folder)) != "good":
                 writer.rebuild_cache()
-        return BuildReport(added, already_there, tuple(failures), writer.generation, writer.cleaned)
+        return BuildReport(added, intake.already_there, tuple(failures), writer.generation, writer.cleaned)
 
 
 def remove_rows(
@@ -188,7 +192,8 @@ def remove_rows(
         row_ids: Its row id is one of these; any, where there are none.
 
     Raises:
-        QueryError: No condition, a filter that can't be read, or no such row.
+        QueryError: No condition, a filter that can't be read, no such row, or no row that meets all: who asks for a
+            deletion must not take a slip of the pen for one that was done.
         GalleryError: The gallery can't be written or is damaged, or something was left.
     """
     folder = Path(folder)
@@ -207,10 +212,15 @@ def remove_rows(
             chosen = np.zeros(len(gallery), np.bool_)
             chosen[[gallery.position(row_id) for row_id in row_ids]] = True
             doomed &= chosen
+        if not doomed.any():
+            conditions = {"patient": patient, "data set": dataset, "filter": where, "rows": ", ".join(row_ids) or None}
+            told = " and ".join(f"{name} {value!r}" for name, value in conditions.items() if value is not None)
+            raise QueryError(
+                folder, f"no row matches {told}; nothing was removed", _spelling(gallery, patient, dataset)
+            )
         removed = writer.remove(doomed)
         with contextlib.suppress(GalleryError):
-            if removed:
-                writer.rebuild_cache()
+            writer.rebuild_cache()
         return RemovalReport(
             removed,
             len(gallery) - removed,
@@ -219,6 +229,15 @@ def remove_rows(
             writer.generation,
             writer.cleaned,
         )
+
+
+def _spelling(gallery: Gallery, patient: str | None, dataset: str | None) -> str:
+    """Return what to do about a name that no row has."""
+    for name, stored in ((dataset, gallery.records["dataset"]), (patient, gallery.records["patient_id"])):
+        alike = sorted({other for other in stored if name not in (None, other) and fold_name(other) == fold_name(name)})
+        if alike:
+            return f"did you mean {' or '.join(alike)}?"
+    return "`mammoseek index info` says what the gallery holds"
 
 
 def gallery_info(folder: Path) -> dict[str, Any]:

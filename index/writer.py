@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from index import GalleryError
+from index.admission import Presence, check_records, check_thumbnails, check_vectors, compare, in_stored_kinds
 from index.cache import store_engine
 from index.durable import TEMPORARY_SUFFIX, WriterLock, make_folder, storage_error, write_whole
-from index.engines import ExactEngine, unit_length
+from index.engines import ExactEngine
 from index.gallery import Gallery, missing_segment, read_segment, unknown_row
 from index.layout import (
     CACHE_FOLDER,
@@ -33,11 +34,9 @@ from index.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.records import Columns, check_required, clashing_column, to_columns
+from index.records import Columns, check_required, to_columns
 from index.removal import prove_removed
-from index.segments import PNG_SIGNATURE, Segment, digest, encode_segment, select
-
-Content = tuple[str | None, tuple[float | None, ...]]
+from index.segments import Segment, digest, encode_segment, select
 
 
 def create_gallery(folder: Path, identity: GalleryIdentity) -> None:
@@ -98,7 +97,7 @@ class GalleryWriter:
         self._lock = WriterLock(self.folder / LOCK_NAME)
         self._manifest: Manifest
         self._parts: list[Columns] = []
-        self._stored: dict[str, Content] = {}
+        self._places: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
         # Read first: a folder that is no gallery gets no lock file.
@@ -126,30 +125,19 @@ class GalleryWriter:
         """The generation that stands."""
         return self._manifest.generation
 
-    def present(self, records: pd.DataFrame) -> npt.NDArray[np.bool_]:
-        """Tell which findings are already stored.
+    def present(self, records: pd.DataFrame) -> Presence:
+        """Tell which findings are already stored, and which of those with another content.
 
         Args:
             records: (n rows).
 
-        Returns:
-            bool (n,).
-
         Raises:
-            GalleryError: A row id is stored with another image or box, or the records are not complete.
+            GalleryError: A column or a cell can't be stored, or not beside the stored ones.
         """
         if not len(records):
-            return np.zeros(0, np.bool_)
-        columns = to_columns(records, self.folder)
-        row_ids, contents = columns["row_id"].cells, _contents(columns)
-        for row_id, content in zip(row_ids, contents, strict=True):
-            if self._stored.get(row_id, content) != content:
-                raise GalleryError(
-                    self.folder,
-                    f"the row {row_id} is already stored with another image or box",
-                    "give the new finding another row id, or remove the stored one first",
-                )
-        return np.array([row_id in self._stored for row_id in row_ids], np.bool_)
+            return Presence(np.zeros(0, np.bool_), {})
+        columns = in_stored_kinds(to_columns(records, self.folder), self._parts, self.folder)
+        return compare(columns, self._parts, self._places)
 
     def append(
         self,
@@ -170,18 +158,16 @@ class GalleryWriter:
         self._refresh()
         if not len(records) and not len(vectors):
             return
-        columns = to_columns(records, self.folder)
-        self._check_vectors(vectors, len(records))
-        self._check_records(columns)
+        columns = in_stored_kinds(to_columns(records, self.folder), self._parts, self.folder)
+        check_vectors(vectors, (len(records), self.identity.dimension), self.folder)
+        check_records(columns, self._places, self.identity.granularity, self.folder)
         if thumbnails is not None:
-            whole = all(not picture or picture.startswith(PNG_SIGNATURE) for picture in thumbnails)
-            if len(thumbnails) != len(records) or not whole:
-                raise GalleryError(self.folder, "the thumbnails are not one PNG file per row")
+            check_thumbnails(thumbnails, len(records), self.folder)
         pictures = None if thumbnails is None else tuple(thumbnails)
         entry = self._write_segment(Segment(vectors, columns, pictures))
         manifest = self._commit((*self._manifest.segments, entry))
+        self._places |= _places(columns, len(self._parts))
         self._parts.append(columns)
-        self._stored.update(zip(columns["row_id"].cells, _contents(columns), strict=True))
         self._manifest = manifest
 
     def remove(self, rows: npt.NDArray[np.bool_] | Sequence[str]) -> int:
@@ -247,13 +233,13 @@ class GalleryWriter:
     def _load(self) -> None:
         manifest = read_manifest(self.folder)
         parts: list[Columns] = []
-        stored: dict[str, Content] = {}
+        places: dict[str, tuple[int, int]] = {}
         for entry in manifest.segments:
             columns = self._read(entry, manifest.identity.dimension).columns
             check_required(columns, self.folder / entry.file)
+            places |= _places(columns, len(parts))
             parts.append(columns)
-            stored.update(zip(columns["row_id"].cells, _contents(columns), strict=True))
-        self._parts, self._stored = parts, stored
+        self._parts, self._places = parts, places
         # Last, so that it never names more than was taken note of.
         self._manifest = manifest
 
@@ -275,42 +261,9 @@ class GalleryWriter:
                 raise GalleryError(self.folder, f"a mask of shape {rows.shape} does not fit {len(row_ids)} rows")
             return rows
         wanted = {str(row_id) for row_id in rows}
-        for row_id in sorted(wanted - self._stored.keys()):
+        for row_id in sorted(wanted - self._places.keys()):
             raise unknown_row(row_id, row_ids, self.folder)
         return np.array([row_id in wanted for row_id in row_ids], np.bool_)
-
-    def _check_vectors(self, vectors: npt.NDArray[np.float32], rows: int) -> None:
-        if vectors.dtype != np.float32 or vectors.shape != (rows, self.identity.dimension):
-            raise GalleryError(
-                self.folder,
-                f"the vectors are {vectors.dtype} {vectors.shape}",
-                f"float32 {(rows, self.identity.dimension)} is wanted",
-            )
-        unfit = ~unit_length(vectors)
-        if unfit.any():
-            raise GalleryError(self.folder, f"the vector of row {int(np.argmax(unfit)) + 1} is not of length 1")
-
-    def _check_records(self, columns: Columns) -> None:
-        row_ids = columns["row_id"].cells.tolist()
-        if len(set(row_ids)) != len(row_ids):
-            twice = next(row_id for row_id in row_ids if row_ids.count(row_id) > 1)
-            raise GalleryError(self.folder, f"the row {twice} stands twice in the new records")
-        for row_id in row_ids:
-            if row_id in self._stored:
-                raise GalleryError(self.folder, f"the row {row_id} is already stored", "remove it first")
-        strange = set(columns["granularity"].cells) - {self.identity.granularity}
-        if strange:
-            raise GalleryError(
-                self.folder,
-                f"its rows are of granularity {self.identity.granularity}, and a new one is {min(strange)}",
-                "keep findings and breasts in two galleries",
-            )
-        if (name := clashing_column([*self._parts, columns])) is not None:
-            raise GalleryError(
-                self.folder,
-                f"the column {name} is of another kind than the stored one",
-                "correct the manifest",
-            )
 
     def _write_segment(self, segment: Segment) -> SegmentEntry:
         data = encode_segment(segment)
@@ -339,15 +292,5 @@ class GalleryWriter:
         sweep(self.folder, read_manifest(self.folder))
 
 
-def _contents(columns: Columns) -> list[Content]:
-    """Return what makes each row the finding that it is: its image and its box."""
-    rows = len(columns["row_id"].cells)
-
-    def cells(name: str) -> list[object]:
-        if name not in columns:
-            return [None] * rows
-        column = columns[name]
-        return [None if gap else cell for cell, gap in zip(column.cells.tolist(), column.missing, strict=True)]
-
-    boxes = zip(*(cells(name) for name in ("x0", "y0", "x1", "y1")), strict=True)
-    return list(zip(cells("path"), boxes, strict=True))  # type: ignore[arg-type]
+def _places(columns: Columns, segment: int) -> dict[str, tuple[int, int]]:
+    return {row_id: (segment, row) for row, row_id in enumerate(columns["row_id"].cells)}

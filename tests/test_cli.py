@@ -130,10 +130,14 @@ def test_the_main_job(run, line, tmp_path):
     by_row = json.loads(run("query", gallery, "--row", row["row_id"], "-k", 5, "--json").out)
     assert [n["row_id"] for n in by_row["neighbours"]] == [n["row_id"] for n in answer["neighbours"]]
     classified = json.loads(run("classify", gallery, "--row", row["row_id"], "--json").out)
-    assert {found["target"] for found in classified} == {"lesion_type", "pathology"}
-    for found in classified:
+    assert {found["target"] for found in classified["targets"]} == {"lesion_type", "pathology"}
+    for found in classified["targets"]:
         assert sum(found["knn"]["probabilities"].values()) == pytest.approx(1)
-        assert found["excluded_patient"].endswith(row["patient_id"])
+        assert found["excluded_patient"] == row["patient_id"]
+    assert classified["excluded_patient"] == row["patient_id"]
+    by_image = json.loads(run("classify", gallery, row["path"], "--box", "13,48,37,72", "--json").out)
+    for one, two in zip(by_image["targets"], classified["targets"], strict=True):
+        assert one["knn"]["probabilities"] == pytest.approx(two["knn"]["probabilities"], abs=1e-3)
     table = run("query", gallery, "--row", row["row_id"])
     assert "similarity" in table.out
     assert run("index", "verify", gallery).code == 0
@@ -364,12 +368,90 @@ def test_missing_things_are_named(run, line, tmp_path):
     assert_clear(run("evaluate", line.manifest, "--model", line.model, "--target", "density"), "density")
 
 
+def test_a_woman_whom_nobody_knows_or_who_is_mistyped_is_told(run, line, tmp_path):
+    copy = Path(shutil.copy(line.frame["path"].iloc[0], tmp_path / "copy.png"))
+    question = (line.gallery, copy, "--box", "13,48,37,72", "--spacing-mm", 0.4, "--view", "CC", "--json")
+    for command in ("query", "classify"):
+        unknown = json.loads(run(command, *question).out)
+        assert unknown["excluded_patient"] is None
+        assert any("not known" in note for note in unknown["notes"])
+        mistyped = json.loads(run(command, *question, "--patient", "x0").out)
+        assert any("no row of x0" in note for note in mistyped["notes"])
+    own = json.loads(run("query", *question, "--patient", " W0").out)
+    assert "w0" not in {n["patient_id"] for n in own["neighbours"]}, "letter case and white space do not hide a woman"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--patient", "w1"), ("--dataset", "synthetic"), ("--spacing-mm", "0.2"), ("--view", "CC")]
+)
+@pytest.mark.parametrize("command", ["query", "classify"])
+def test_what_the_gallery_knows_of_a_row_is_not_said_again(run, line, command, option, value):
+    assert_clear(run(command, line.gallery, "--row", "w0-0", option, value), "leave these options out")
+
+
+@pytest.mark.parametrize("name", ["answer.txt", "answer", "folder.png"])
+def test_a_montage_goes_where_it_was_told_or_nowhere(run, line, tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    assert_clear(run("query", line.gallery, "--row", "w0-0", "--montage", tmp_path / name), name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_hours_of_work_are_not_done_for_a_file_that_can_not_be_written(run, line, tmp_path, monkeypatch):
+    monkeypatch.setattr("classifiers.crossvalidation.evaluate_model", None)
+    for place in (tmp_path, tmp_path / "gone" / "card.json"):
+        assert_clear(run("evaluate", line.manifest, "--model", line.model, "-o", place), place.name)
+
+
+def test_a_request_to_remove_nobody_is_no_success(run, line, gallery):
+    for options in (("--patient", "nobody"), ("--patient", "w0", "--dataset", "other"), ("--where", "view == 'MLO'")):
+        assert_clear(run("index", "remove", gallery, *options), "no row")
+    assert len(json.loads(run("query", gallery, "--row", "w0-0", "-k", 99, "--json").out)["neighbours"]) == 22
+
+
+def test_a_changed_outcome_is_not_passed_over_in_silence(run, line, gallery, tmp_path):
+    changed = line.frame.assign(pathology="malignant")
+    write_manifest(changed, tmp_path / "changed.csv")
+    outcome = run("index", "add", gallery, tmp_path / "changed.csv")
+    assert outcome.code == console.EXIT_PARTLY
+    assert "pathology" in outcome.err
+
+
+def test_a_damaged_copy_of_the_model_is_made_again_by_the_next_build(run, line, gallery):
+    weights = gallery / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run("index", "verify", gallery).code == console.EXIT_FAILED
+    assert run("index", "build", line.manifest, "--model", line.model, "-o", gallery).code == 0
+    assert run("index", "verify", gallery).code == 0
+
+
+def test_a_frame_and_a_for_processing_image_can_be_asked_for(run, line, write_dicom):
+    film = np.asarray(Image.open(line.frame["path"].iloc[0])).astype(np.uint16) * 16
+    frames = write_dicom(np.stack([film, film[::-1]]), bits=12, PatientID="w0")
+    question = ("query", line.gallery, frames, "--box", "13,48,37,72", "--spacing-mm", 0.4, "--json")
+    assert_clear(run(*question), "frame")
+    first = json.loads(run(*question, "--frame", 1).out)
+    second = json.loads(run(*question, "--frame", 2).out)
+    assert first["neighbours"] != second["neighbours"]
+    raw = write_dicom(4095 - film, bits=12, PatientID="w0", PresentationIntentType="FOR PROCESSING")
+    question = ("query", line.gallery, raw, "--box", "13,48,37,72", "--spacing-mm", 0.4, "--json")
+    assert_clear(run(*question), "PROCESSING")
+    assert len(json.loads(run(*question, "--for-processing").out)["neighbours"]) == 10
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("query", "GALLERY"), ("query", "GALLERY", "x.png", "--row", "w0-0"), ("evaluate", "MANIFEST"), ("nonsense",)],
+    [
+        ("query", "GALLERY", "x.png", "--view", "sideways"),
+        ("evaluate", "MANIFEST", "--model", "MODEL", "--frozen"),
+        ("evaluate", "MANIFEST", "--model", "MODEL", "--seed", "-1"),
+        ("query", "GALLERY"),
+        ("query", "GALLERY", "x.png", "--row", "w0-0"),
+        ("evaluate", "MANIFEST"),
+        ("nonsense",),
+    ],
 )
 def test_wrong_usage_is_told(run, line, arguments):
-    places = {"GALLERY": line.gallery, "MANIFEST": line.manifest}
+    places = {"GALLERY": line.gallery, "MANIFEST": line.manifest, "MODEL": line.model}
     outcome = run(*[places.get(argument, argument) for argument in arguments])
     assert outcome.code == 2
     assert "Traceback" not in outcome.err

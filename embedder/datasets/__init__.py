@@ -1,5 +1,6 @@
 """Public data sets in their official layouts, read into manifests: one file for each."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,22 @@ def read_dataset(name: str, path: Path, *, progress: Progress | None = None, **o
         options: The adapter's own: `columns` and `dataset` of `read_table`.
 
     Raises:
-        DatasetError: There is no adapter of that name, or the data set can't be read; the error says why.
+        DatasetError: There is no adapter of that name, it has no such option, or the data set can't be read; the
+            error says why.
         ManifestError: A cell of its table is wrong; the error names row and column.
     """
     if name not in DATASETS:
         raise DatasetError(f"data set {name!r}", "is unknown", f"the known ones are {', '.join(DATASETS)}")
+    for option in options:
+        if option not in inspect.signature(DATASETS[name]).parameters:
+            takers = [other for other, read in DATASETS.items() if option in inspect.signature(read).parameters]
+            remedy = f"leave it out: it is for {', '.join(takers)}" if takers else "leave it out"
+            raise DatasetError(f"data set {name!r}", f"takes no option {option!r}", remedy)
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the adapter says what should be there
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise DatasetError(path, f"can't be opened ({cause})", "name a folder or table that can be") from error
     return DATASETS[name](Path(path), progress=progress, **options)

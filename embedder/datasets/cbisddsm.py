@@ -16,7 +16,7 @@ import pandas as pd
 
 from embedder.datasets.cbismasks import Mask, read_mask
 from embedder.datasets.cbistables import TABLES, read_case_tables
-from embedder.datasets.reading import DatasetError, DatasetReading, Progress
+from embedder.datasets.reading import DatasetError, DatasetReading, Progress, is_file
 from embedder.findings import COLUMNS, typed_columns
 from embedder.mammogram import Header, read_header
 from errors import MammoseekError
@@ -153,7 +153,7 @@ def _find_image(name: str, folders: Folders, listed: str) -> Path:
     files = _dicom_files(name, folders)
     for folder in folders[name]:
         exact = folder.joinpath(*below)
-        if ".." not in below and exact.is_file():
+        if ".." not in below and is_file(exact):
             return exact.resolve()
     if len(files) > 1:
         # The table names the series by its UID; two files of one series are two copies.

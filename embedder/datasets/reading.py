@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -76,6 +77,14 @@ class DatasetReading:
             "left_out": [{"what": what, "why": why} for what, why in self.left_out],
             "notes": list(self.notes),
         }
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a name that no file can have is one that is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _count(rows: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from embedder.datasets.reading import DatasetError, DatasetReading, Progress
+from embedder.datasets.reading import DatasetError, DatasetReading, Progress, is_file
 from embedder.findings import typed_columns
 from embedder.manifest import validate
 
@@ -86,7 +86,7 @@ def read_rsna(path: Path, *, progress: Progress | None = None) -> DatasetReading
 
 
 def _read_table(source: Path, official: bool) -> pd.DataFrame:
-    if not source.is_file():
+    if not is_file(source):
         raise DatasetError(
             source.parent,
             f"has neither {_OFFICIAL_TABLE} nor {_PLAIN_TABLE}",
@@ -130,7 +130,7 @@ def _present(files: list[list[Path]], progress: Progress | None) -> list[tuple[P
     """Find for each image the first of its possible files that exists."""
     found = []
     for done, options in enumerate(files, 1):
-        found.append((next((file for file in options if file.is_file()), None), options))
+        found.append((next((file for file in options if is_file(file)), None), options))
         if progress is not None:
             progress(done, len(files))
     return found

@@ -1,15 +1,14 @@
 """Any table of the user's own: CSV or Parquet with at least an image and a woman in each row."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from embedder.datasets.reading import DatasetError, DatasetReading, Progress
-from embedder.findings import BOX_COLUMNS, COLUMNS
-from embedder.manifest import ManifestError, read_manifest
+from embedder.datasets.reading import DatasetError, DatasetReading, Progress, is_file
+from embedder.findings import BOX_COLUMNS, COLUMNS, cell_text
+from embedder.manifest import ManifestError, manifest_from_raw, read_raw_table
 
 NAME = "table"
 
@@ -39,48 +38,28 @@ def read_table(
         ManifestError: A cell is wrong; the error names row and column.
     """
     path = Path(path)
-    raw = _renamed(path, _read_raw(path), columns or {})
+    try:
+        raw = read_raw_table(path)
+    except ManifestError as error:
+        raise DatasetError(path, error.cause, error.remedy) from error
+    raw = _renamed(path, raw, columns or {})
     raw["dataset"] = dataset if dataset is not None else _filled(raw, "dataset", [path.stem] * len(raw))
-    raw["path"] = [str((path.parent / name).absolute()) if isinstance(name, str) else None for name in raw["path"]]
     raw["granularity"] = _filled(raw, "granularity", _granularities(raw))
     raw["row_id"] = _filled(raw, "row_id", _row_ids(raw))
+    # All rows are checked before some are left out, so that an error names the row of the table.
+    frame = manifest_from_raw(raw, path)
     there = []
-    for done, name in enumerate(raw["path"], 1):
-        # A row without a path is an error, to be told with all others.
-        there.append(not isinstance(name, str) or Path(name).is_file())
+    for done, name in enumerate(frame["path"], 1):
+        there.append(is_file(Path(name)))
         if progress is not None:
-            progress(done, len(raw))
+            progress(done, len(frame))
     if not any(there):
-        cause = f"none of its images is there (such as {raw['path'].iloc[0]})"
+        cause = f"none of its images is there (such as {frame['path'].iloc[0]})"
         raise DatasetError(path, cause, "write image paths relative to the table's folder, or absolute ones")
-    frame = _checked(path, raw)
     left_out = tuple(
         (name, "the image file is missing") for name, kept in zip(frame["row_id"], there, strict=True) if not kept
     )
     return DatasetReading(dataset or NAME, frame[there].reset_index(drop=True), left_out)
-
-
-def _read_raw(path: Path) -> pd.DataFrame:
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".parquet"):
-        raise DatasetError(path, "is neither .csv nor .parquet by its name")
-    if not path.is_file():
-        raise DatasetError(path, "is a folder, not a table" if path.is_dir() else "there is no such file")
-    try:
-        if kind == ".csv":
-            raw = pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
-        else:
-            raw = pd.read_parquet(path)
-    # Parsers of hostile files raise many kinds, all of which mean the same to the reader.
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DatasetError(path, f"can't be read as {kind[1:]} ({reason[0]})") from error
-    raw.columns = [str(name).strip() for name in raw.columns]
-    if not raw.columns.is_unique:
-        raise DatasetError(path, "has two columns of the same name")
-    if raw.empty:
-        raise DatasetError(path, "has no rows")
-    return raw.reset_index(drop=True)
 
 
 def _renamed(path: Path, raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -113,11 +92,11 @@ def _granularities(raw: pd.DataFrame) -> list[str]:
 
 def _row_ids(raw: pd.DataFrame) -> list[str]:
     """Name rows by their image: a breast `stem`, its findings `stem-1`, `stem-2` …"""
-    taken = set(raw["row_id"].dropna()) if "row_id" in raw else set()
+    taken = set(raw["row_id"].dropna().map(cell_text)) if "row_id" in raw else set()
     counts: Counter[str] = Counter()
     names = []
     for path, granularity in zip(raw["path"], raw["granularity"], strict=True):
-        stem = Path(path).stem if isinstance(path, str) else "row"
+        stem = (Path(path).stem if isinstance(path, str) else "") or "row"
         name = stem
         while name in taken or (granularity == "finding" and name == stem):
             counts[stem] += 1
@@ -125,14 +104,3 @@ def _row_ids(raw: pd.DataFrame) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
-
-
-def _checked(path: Path, raw: pd.DataFrame) -> pd.DataFrame:
-    """Pass the table through the one reader of manifests, which knows what every cell may hold."""
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = Path(folder) / "manifest.csv"
-        raw.to_csv(manifest, index=False)
-        try:
-            return read_manifest(manifest)
-        except ManifestError as error:
-            raise ManifestError(path, error.cause, error.remedy) from error

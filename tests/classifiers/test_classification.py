@@ -164,7 +164,7 @@ def test_too_few_women_for_a_head_leave_the_vote():
 @pytest.mark.parametrize(
     ("target", "change", "cause"),
     [
-        ("shape", {}, "no column 'shape'"),
+        ("shape", {}, "no column 'shape'; its label columns are pathology, density"),
         ("pathology", {"vector": np.ones(6)}, "length is 2.45"),
         ("pathology", {"vector": np.full(6, np.nan)}, "length is nan"),
         ("pathology", {"vector": np.eye(7)[0]}, "has 6 dimensions"),

@@ -1,7 +1,9 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from classifiers import ClassificationError, crossvalidation
@@ -85,6 +87,73 @@ def test_a_trained_model_is_scored_on_unseen_women_only(synthetic_manifest, reci
         evaluate_model(frame[frame["split"] == "train"], tmp_path, resamples=50, device="cpu")
 
 
+@pytest.fixture
+def half_seen(synthetic_manifest, recipe, tmp_path):
+    """A manifest of 12 women with two images each, and the folder of a model trained on eight of them."""
+    frame = synthetic_manifest(12, view_count=2)
+    train(
+        frame[~frame["patient_id"].isin(["w0", "w1", "w2", "w3"])],
+        tmp_path,
+        network=recipe.network,
+        preparation=recipe.preparation,
+        training=recipe.training,
+        device="cpu",
+    )
+    return frame, tmp_path
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda frame: frame.assign(dataset="renamed"),
+        lambda frame: frame.assign(patient_id=frame["patient_id"].str.upper()),
+    ],
+)
+def test_women_whose_images_were_trained_on_are_seen_whatever_they_are_called(half_seen, rename):
+    frame, model = half_seen
+    expected = evaluate_model(frame, model, resamples=50, device="cpu").to_dict()
+    assert expected["context"]["test_women"] == 4
+    found = evaluate_model(rename(frame), model, resamples=50, device="cpu").to_dict()
+    assert found["context"]["protocol"] == expected["context"]["protocol"]
+    assert (found["context"]["test_women"], found["context"]["folds"][0]["gallery_women"]) == (4, 8)
+
+
+def test_one_image_of_hers_is_enough(half_seen, tmp_path):
+    frame, model = half_seen
+    renamed = frame.assign(dataset="renamed")
+    # Her first image was written anew, and the one that was trained on stands on a row of the other granularity only.
+    own = np.flatnonzero(frame["patient_id"] == "w4")
+    anew = cv2.imread(renamed.loc[own[0], "path"], cv2.IMREAD_GRAYSCALE)
+    anew[0, 0] ^= 1
+    cv2.imwrite(str(tmp_path / "anew.png"), anew)
+    renamed.loc[own[0], "path"] = str(tmp_path / "anew.png")
+    renamed.loc[own[1], ["x0", "y0", "x1", "y1"]] = pd.NA
+    renamed.loc[own[1], "granularity"] = "breast"
+    context = evaluate_model(renamed, model, resamples=50, device="cpu").to_dict()["context"]
+    assert (context["test_women"], context["folds"][0]["gallery_women"]) == (4, 8)
+
+
+def test_a_model_whose_card_names_none_of_them_says_no_more_than_that(
+    synthetic_manifest, tiny_network, tiny_preparation, tmp_path
+):
+    pretrained_model(tmp_path, tiny_network, tiny_preparation)
+    protocol = evaluate_model(synthetic_manifest(12), tmp_path, resamples=50, device="cpu").context["protocol"]
+    assert protocol == "5 folds by woman, seed 0; no woman or image of this manifest is named in the model's card"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range_are_refused(synthetic_manifest, recipe, tmp_path, seed):
+    frame = synthetic_manifest(4)
+    with pytest.raises(ClassificationError, match=f"seed: {seed} is out of range; use 0 to 4294967295"):
+        evaluate_model(frame, tmp_path, seed=seed)
+    for frozen in (True, False):
+        with pytest.raises(ClassificationError, match=f"seed: {seed} is out of range"):
+            cross_validate(frame, recipe, folds=2, seed=seed, frozen=frozen)
+    late = replace(recipe, training=replace(recipe.training, seed=2**32 - 1))
+    with pytest.raises(ClassificationError, match=f"seed: {2**32} is out of range"):
+        cross_validate(frame, late, folds=2, seed=1)
+
+
 def test_rows_come_back_in_the_manifests_order_whatever_the_order_of_images(
     synthetic_manifest, tiny_network, tiny_preparation, tmp_path
 ):
@@ -107,9 +176,13 @@ def test_targets_are_the_usual_ones_that_can_be_scored(synthetic_manifest):
     frame = synthetic_manifest(12)
     assert choose_targets(frame, None, "finding") == ("lesion_type", "pathology")
     assert choose_targets(frame, ("pathology",), "finding") == ("pathology",)
-    for asked in (("density",), ("colour",)):
-        with pytest.raises(ClassificationError, match=asked[0]):
+    for asked, cause in ((("density",), "'density' can't be scored"), (("colour",), "there is no column 'colour'")):
+        with pytest.raises(ClassificationError, match=f"{cause}.*its label columns are lesion_type, pathology$"):
             choose_targets(frame, asked, "finding")
+    for nothing in (frame.iloc[:0], pd.DataFrame()):
+        for asked in (None, ("pathology",)):
+            with pytest.raises(ClassificationError, match="there are no rows"):
+                choose_targets(nothing, asked, "finding")
     bare = frame.assign(lesion_type=None, pathology=None)
     with pytest.raises(ClassificationError, match="no label column"):
         choose_targets(bare, None, "finding")

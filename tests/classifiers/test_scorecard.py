@@ -140,15 +140,42 @@ def test_a_class_that_one_fold_lacks_has_probability_zero_there():
     assert target.scores.knn["brier"].value == pytest.approx((0.1**2 * 2 + 0.9**2 * 2) / 2)
 
 
-def test_a_fold_without_a_head_is_left_out_of_its_scores_and_named():
+def test_a_method_that_lacks_predictions_is_not_scored_on_the_others():
     folds = two_folds()
     folds[0] = one_fold([("a/1", "mass", "benign", 1.0, (0.6, 0.4))], head=False)
-    target = make_scorecard(folds, CONTEXT, resamples=20).targets["pathology"]
-    assert (target.scores.knn["accuracy"].items, target.scores.head["accuracy"].items) == (3, 2)
-    assert target.notes == ["no head in fold 1: too few women"]
+    scorecard = make_scorecard(folds, CONTEXT, resamples=20)
+    target = scorecard.targets["pathology"]
+    assert target.scores.knn["accuracy"].items == target.scores.findings == 3
+    assert target.scores.head == {}
+    assert all(group.head == {} for group in target.breakdown["lesion_type"].values())
+    assert target.notes == [
+        "no head in fold 1: too few women",
+        "head is not scored: 1 of 3 labelled rows have no prediction",
+    ]
+    assert "head is not scored: 1 of 3" in scorecard.to_text()
     nobody = make_scorecard([folds[0]], CONTEXT, resamples=20)
     assert nobody.targets["pathology"].scores.head == {}
     assert "no head in fold 1" in nobody.to_text()
+    # A fold that asks nothing of a method takes nothing from it.
+    nan = float("nan")
+    folds[0] = one_fold([("a/1", "mass", None, nan, (nan, nan))], head=False)
+    assert make_scorecard(folds, CONTEXT, resamples=20).targets["pathology"].scores.head["accuracy"].items == 2
+
+
+def test_a_figure_of_fewer_rows_says_so():
+    text = make_scorecard(two_folds(), CONTEXT, resamples=50).to_text()
+    assert "4 labelled rows of 3 women" in text
+    line = next(line for line in text.splitlines() if line.strip().startswith("map@r"))
+    assert line.endswith("of 3 rows")
+    line = next(line for line in text.splitlines() if line.strip().startswith("accuracy"))
+    assert "rows" not in line
+
+
+def test_the_table_says_what_the_figures_rest_on():
+    text = make_scorecard(two_folds(), CONTEXT, resamples=20).to_text()
+    assert "heads and calibrations, on the women of the gallery alone" in text
+    assert "slightly pessimistic" in text
+    assert "slightly pessimistic" not in make_scorecard(two_folds()[:1], CONTEXT, resamples=20).to_text()
 
 
 def test_a_target_without_labels_has_no_scores_and_no_error():

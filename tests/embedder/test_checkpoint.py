@@ -1,6 +1,7 @@
 """A model on disk: what names it, what it survives, and what is refused."""
 
 import dataclasses
+import hashlib
 import json
 import stat
 from pathlib import Path
@@ -14,6 +15,8 @@ from embedder.checkpoint import (
     WEIGHTS_FILE,
     ModelCard,
     ModelError,
+    card_checksum,
+    image_digests,
     load_model,
     read_card,
     save_model,
@@ -114,13 +117,85 @@ def test_a_card_of_another_version_is_refused_by_name(
     tmp_path: Path, card: ModelCard, network: EmbedderNetwork, change: dict[str, object]
 ) -> None:
     save_model(tmp_path, network.state_dict(), card)
-    values = json.loads((tmp_path / CARD_FILE).read_text())
-    values["network"] |= change
-    values["digest"] = "0" * 64
-    (tmp_path / CARD_FILE).write_text(json.dumps(values))
-    with pytest.raises(ModelError) as caught:
+    rewrite_card(tmp_path, network=card.network.to_dict() | change, digest="0" * 64)
+    with pytest.raises(ModelError, match=r"can't be used by this version|do not belong together") as caught:
         load_model(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def rewrite_card(folder: Path, **changes: object) -> None:
+    """Change a card as one who knows of its checksum would."""
+    values = json.loads((folder / CARD_FILE).read_text()) | changes
+    (folder / CARD_FILE).write_text(json.dumps(values | {"checksum": card_checksum(values)}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"women": {}},
+        {"women": {"train": []}},
+        {"images": {}},
+        {"figures": {"MAP@R": 1.0}},
+        {"data": {"manifest": "0" * 64}},
+        {"checksum": None},
+    ],
+)
+def test_a_card_that_was_changed_by_hand_is_refused(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork, change: dict[str, object]
+) -> None:
+    save_model(tmp_path, network.state_dict(), dataclasses.replace(card, images={"train": ("a" * 16,)}))
+    values = json.loads((tmp_path / CARD_FILE).read_text())
+    (tmp_path / CARD_FILE).write_text(json.dumps(values | change))
+    with pytest.raises(ModelError, match=r"card\.json: is damaged .*it was changed after it was written"):
+        read_card(tmp_path)
+    values.pop("checksum")
+    (tmp_path / CARD_FILE).write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="is damaged"):
+        read_card(tmp_path)
+
+
+TABLES, LISTS, TEXTS = (
+    ("training", "data", "figures"),
+    ("network", "preparation", "heads", "women", "images"),
+    ("weights_origin", "code_version", "digest"),
+)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [(part, value) for part in (*TABLES, *LISTS, *TEXTS) for value in (None, 5, [], [["x"]], float("inf"), True)]
+    + [(part, "x") for part in (*TABLES, *LISTS)]
+    + [(part, value) for part in LISTS for value in ({"train": 5}, {"train": [5]})],
+)
+def test_a_part_of_the_wrong_type_is_refused(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork, part: str, value: object
+) -> None:
+    save_model(tmp_path, network.state_dict(), card)
+    rewrite_card(tmp_path, **{part: value})
+    with pytest.raises(ModelError, match=r"card\.json"):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"backbone": 5}, {"backbone": None}, {"grey_stem": "x"}, {"embedding_dimension": 2.5}]
+)
+def test_options_of_the_wrong_type_are_refused_even_where_all_digests_match(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork, change: dict[str, object]
+) -> None:
+    wrong = dataclasses.replace(card, network=dataclasses.replace(card.network, **change))
+    save_model(tmp_path, network.state_dict(), wrong)
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load_model(tmp_path)
+
+
+def test_images_are_known_by_their_content(tmp_path: Path) -> None:
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    paths = [str(tmp_path / name) for name in ("a", "b", "c", "none", "a", "nu\0l")] + [str(tmp_path)]
+    found = image_digests(paths, workers=2)
+    assert set(found) == set(paths[:3])
+    assert found[paths[0]] == found[paths[1]] == hashlib.sha256(b"one").hexdigest()[:16]
+    assert found[paths[2]] != found[paths[0]]
 
 
 def test_weights_that_do_not_fit_their_card_are_refused(

@@ -159,6 +159,20 @@ def test_a_place_is_needed_for_findings_and_refused_for_breasts(
     assert breast.embed(path).vector.shape == (breast.dimension,)
 
 
+def test_a_frame_and_a_for_processing_image_can_be_asked_for(
+    embedder: Embedder, write_dicom: Callable[..., Path]
+) -> None:
+    rows, columns = np.mgrid[:120, :120]
+    noise = np.random.default_rng(0).integers(60, 220, (2, 120, 120))
+    stored = np.where((rows - 60) ** 2 + columns**2 < 55**2, noise, 3).astype(np.uint8)
+    path = write_dicom(stored, bits=8, PresentationIntentType="FOR PROCESSING")
+    box = Box(13, 48, 37, 72)
+    with pytest.raises(MammoseekError, match=r"(?i)for processing"):
+        embedder.embed(path, box, frame=1)
+    first, second = (embedder.embed(path, box, frame=n, allow_for_processing=True).vector for n in (1, 2))
+    assert not np.array_equal(first, second)
+
+
 def test_thumbnails_are_what_the_network_saw(embedder: Embedder, synthetic_manifest: Make) -> None:
     frame = synthetic_manifest(3)
     [batch] = embedder.embed_manifest(frame, thumbnails=True)

@@ -95,6 +95,16 @@ def test_categories_become_text_and_numbers() -> None:
     assert typed.loc[1, ["view", "x0"]].isna().all()
 
 
+def test_whole_numbers_kept_as_fractions_become_whole_ids() -> None:
+    raw = pd.DataFrame({"patient_id": [4711.0, None], "row_id": ["007", "4711.0"], "assessment": [4.0, None]})
+    typed = typed_columns(raw)
+    assert typed["patient_id"].iloc[0] == "4711"
+    assert pd.isna(typed["patient_id"].iloc[1])
+    assert typed["row_id"].tolist() == ["007", "4711.0"]
+    assert typed["assessment"].iloc[0] == "4"
+    assert typed_columns(raw.astype({"patient_id": "float32"}))["patient_id"].iloc[0] == "4711"
+
+
 def test_one_patient_id_in_two_data_sets_is_two_women() -> None:
     frame = findings_frame([Finding("a", "a.png", "breast", "d", "1"), Finding("b", "b.png", "breast", "e", "1")])
     assert patient_key(frame).tolist() == ["d/1", "e/1"]

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -93,9 +94,9 @@ def test_wrong_cells_are_named(tmp_path: Path) -> None:
         ("cases.csv", f"{HEADER}\n{ROW}".encode("utf-16"), "can't be read as csv"),
         ("cases.csv", f"{HEADER}\n{ROW},5,6\n".encode(), "can't be read as csv"),
         ("cases.csv", f'{HEADER}\n"{ROW}\n'.encode(), "can't be read as csv"),
-        ("cases.csv", f"{HEADER},path\n{ROW},x\n".encode(), "column path: stands there twice"),
-        ("cases.csv", f"{HEADER}, path\n{ROW},x\n".encode(), "column path: stands there twice"),
-        ("cases.csv", HEADER.replace(",", ";").encode() + b"\na;b", "column row_id: is missing"),
+        ("cases.csv", f"{HEADER},path\n{ROW},x\n".encode(), "column 'path': stands there twice"),
+        ("cases.csv", f"{HEADER}, path\n{ROW},x\n".encode(), "column 'path': stands there twice"),
+        ("cases.csv", HEADER.replace(",", ";").encode() + b"\na;b", "its columns are divided by semicolons"),
         ("cases.parquet", b"", "can't be read as parquet"),
         ("cases.parquet", b"PAR1" + bytes(100) + b"PAR1", "can't be read as parquet"),
         ("cases.parquet", f"{HEADER}\n{ROW}".encode(), "can't be read as parquet"),
@@ -118,9 +119,65 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 def test_one_huge_cell(tmp_path: Path) -> None:
     huge = "x" * 3_000_000
     assert len(message_of(table(tmp_path, HEADER + ",pathology", f"{ROW},{huge}"))) < 1000
-    # As a path it is one that can't be opened, which its reader will say.
-    frame = read_manifest(table(tmp_path, HEADER, ROW.replace("images/1.png", huge)))
-    assert frame["image_rows"].isna().all()
+    assert "row 1, column path" in message_of(table(tmp_path, HEADER, ROW.replace("images/1.png", huge)))
+    assert "row 1, column x0" in message_of(table(tmp_path, HEADER, ROW.replace(",1,2,", f",{'9' * 100_000},2,")))
+    assert "row 1, column mine" in message_of(table(tmp_path, HEADER + ",mine", f"{ROW},{huge}"))
+    assert "name of a column" in message_of(table(tmp_path, HEADER + f",{huge}", f"{ROW},1"))
+
+
+@pytest.mark.parametrize("name", ["x" * 400 + ".csv", "a\0b.csv", "x" * 100_000 + ".parquet"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match="can't be opened"):
+        read_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{kind}")
+    assert "is no regular file but a pipe or a device" in message_of(tmp_path / f"pipe.{kind}")
+
+
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_told(tmp_path: Path, mark: str, word: str) -> None:
+    lines = [line.replace(",", mark) for line in (HEADER, ROW)]
+    # A decimal comma makes rows longer than a header that is one name to commas.
+    for rows in (lines, [lines[0] + mark + "age", lines[1] + mark + "50,5"]):
+        message = message_of(table(tmp_path, *rows))
+        assert message.endswith(f"its columns are divided by {word}; save it again with commas")
+    read_manifest(table(tmp_path, HEADER + ',"what; is | said"', ROW + ",a;b;c"))
+
+
+def test_a_woman_is_one_whatever_number_her_id_was_kept_as(tmp_path: Path) -> None:
+    row = {"row_id": [1.0, 2.0], "path": ["a.png", "b.png"], "granularity": "breast", "dataset": "d"}
+    path = tmp_path / "cases.parquet"
+    pd.DataFrame({**row, "patient_id": [4711.0, 4712.0]}).to_parquet(path)
+    frame = read_manifest(path)
+    assert frame["patient_id"].tolist() == ["4711", "4712"]
+    assert frame["row_id"].tolist() == ["1", "2"]
+    pd.DataFrame({**row, "patient_id": [4711.0, 4712.5]}).to_parquet(path)
+    assert "row 2, column patient_id: '4712.5' is no whole number" in message_of(path)
+
+
+@pytest.mark.parametrize("second", ["a.png", "./a.png", "below/../a.png", "link.png"])
+def test_an_image_of_two_women_by_any_of_its_paths(tmp_path: Path, second: str) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "link.png").symlink_to("a.png")
+    rows = ["1,a.png,breast,d,w1,,,,", f"2,{second},breast,d,w2,,,,"]
+    for check in (True, False):
+        with pytest.raises(ManifestError, match=r"row 2, column patient_id: the image a\.png is of d/w1 in row 1"):
+            read_manifest(table(tmp_path, HEADER, *rows), check_images=check)
+
+
+def test_long_whole_numbers_of_own_columns_keep_their_digits(tmp_path: Path) -> None:
+    rows = ["1,a.png,breast,d,1,,,,,12345678901234567", "2,b.png,breast,d,2,,,,,"]
+    frame = read_manifest(table(tmp_path, HEADER + ",accession", *rows))
+    assert frame["accession"].iloc[0] == "12345678901234567"
+
+
+def test_a_column_without_a_name_is_told_by_its_place(tmp_path: Path) -> None:
+    # So pandas writes a table with its index.
+    assert "column 1 has no name" in message_of(table(tmp_path, "," + HEADER, "0," + ROW))
 
 
 def test_boxes_are_checked_against_the_image(tmp_path: Path) -> None:
@@ -214,7 +271,11 @@ names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
     rows = []
+    # Women whose names differ by more than case, each with images of her own.
+    women = draw(st.lists(names, min_size=1, max_size=3, unique_by=lambda name: normalize("NFC", name).casefold()))
+    dataset = draw(names)
     for number in range(draw(st.integers(1, 4))):
+        woman = draw(st.sampled_from(women))
         box: dict[str, int] = {}
         if draw(st.booleans()):
             x0, y0 = draw(st.integers(0, 5000)), draw(st.integers(0, 5000))
@@ -223,10 +284,10 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
         rows.append(
             Finding(
                 row_id=f"{number}{draw(names)}",
-                path=f"/images/{draw(st.integers(0, 99))}.png",
+                path=f"/images/{women.index(woman)}{draw(st.integers(0, 9))}.png",
                 granularity="finding" if box else "breast",
-                dataset=draw(names),
-                patient_id=draw(names),
+                dataset=dataset,
+                patient_id=woman,
                 spacing_mm=draw(st.none() | st.floats(0.001, 5)),
                 view=draw(st.none() | st.sampled_from(VIEWS)),
                 subtlety=draw(st.none() | st.integers(1, 5)),

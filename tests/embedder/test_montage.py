@@ -17,7 +17,8 @@ def test_every_panel_is_drawn_with_its_pixels(tmp_path, count):
     greys = [0.2 + 0.05 * i for i in range(count + 1)]
     panels = [panel(grey, f"#{i}") for i, grey in enumerate(greys)]
     draw_montage(panels[0], panels[1:], path, heading="similar findings")
-    drawn = np.asarray(Image.open(path).convert("L")).astype(int)
+    with Image.open(path) as picture:
+        drawn = np.asarray(picture.convert("L")).astype(int)
     for grey in greys:
         share = float((np.abs(drawn - round(grey * 255)) <= 1).mean())
         assert share > 0.3 / (count + 1) * 0.6, f"the panel of grey {grey} is not there"
@@ -26,7 +27,8 @@ def test_every_panel_is_drawn_with_its_pixels(tmp_path, count):
 def test_outcomes_colour_the_frames(tmp_path):
     path = tmp_path / "answer.png"
     draw_montage(panel(0.1, "query"), [panel(0.5, "1", "malignant"), panel(0.5, "2", "benign")], path)
-    drawn = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    with Image.open(path) as picture:
+        drawn = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     for colour in ((0xC0, 0x39, 0x2B), (0x24, 0x71, 0xA3)):
         assert (drawn == colour).all(axis=1).sum() > 200
     assert not (drawn == (0x1E, 0x84, 0x49)).all(axis=1).any()
@@ -38,8 +40,17 @@ def test_an_image_that_is_not_here_leaves_its_panel_and_no_error(tmp_path):
     assert path.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["answer.xyz", "file/answer.png"])
+@pytest.mark.parametrize("name", ["answer.xyz", "answer", "file/answer.png", "folder.png"])
 def test_a_place_that_can_not_be_written_costs_one_clear_error(tmp_path, name):
     (tmp_path / "file").write_text("a file, no folder")
-    with pytest.raises(MontageError, match="can't be written"):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(MontageError, match=name.split("/")[0]):
         draw_montage(panel(0.1, "query"), [], tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"], "nothing is left behind"
+
+
+def test_a_thousand_neighbours_do_not_make_a_picture_that_nobody_can_open(tmp_path):
+    path = tmp_path / "answer.png"
+    draw_montage(panel(0.1, "query"), [panel(0.5, str(i)) for i in range(1000)], path)
+    with Image.open(path) as picture:
+        assert picture.size[1] < 5000

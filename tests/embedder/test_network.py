@@ -36,16 +36,16 @@ def test_embeddings_have_unit_length_and_every_head_its_classes(
     assert stem.shape[1] == (1 if grey_stem else 3)
 
 
-def test_the_default_is_what_the_literature_advises() -> None:
+def test_the_default_embeds_in_128_dimensions_with_batch_norm() -> None:
     config = NetworkConfig()
-    assert (config.embedding_dimension, config.dropout, config.batch_norm) == (128, 0.5, True)
+    assert (config.embedding_dimension, config.batch_norm) == (128, True)
     assert config.weights == "auto"
 
 
 def test_dropout_and_batch_norm_are_there_and_can_be_left_out(tiny_network: NetworkConfig) -> None:
     layers = EmbedderNetwork(tiny_network, {}).embed
     assert [type(layer).__name__ for layer in layers] == ["Dropout", "Linear", "BatchNorm1d"]
-    assert layers[0].p == 0.5
+    assert layers[0].p == tiny_network.dropout > 0
     plain = dataclasses.replace(tiny_network, batch_norm=False, dropout=0.0)
     layers = EmbedderNetwork(plain, {}).embed
     assert [type(layer).__name__ for layer in layers] == ["Dropout", "Linear"]

@@ -1,5 +1,6 @@
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -62,9 +63,9 @@ def test_a_row_is_the_same_alone_and_among_others(frame: pd.DataFrame, workers: 
 def test_an_image_is_read_once(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def counting(path: Path) -> Mammogram:
+    def counting(path: Path, **options: int | None) -> Mammogram:
         opened.append(path)
-        return read(path)
+        return read(path, **options)
 
     read = embedder.rois.read_mammogram
     monkeypatch.setattr(embedder.rois, "read_mammogram", counting)
@@ -78,8 +79,8 @@ def test_one_full_image_a_worker(images: list[Path], monkeypatch: pytest.MonkeyP
     alive: list[weakref.ref[np.ndarray]] = []
     most, lock = [0], threading.Lock()
 
-    def watched(path: Path) -> Mammogram:
-        mammogram = read(path)
+    def watched(path: Path, **options: int | None) -> Mammogram:
+        mammogram = read(path, **options)
         with lock:
             alive.append(weakref.ref(mammogram.pixels))
             most[0] = max(most[0], sum(reference() is not None for reference in alive))
@@ -104,9 +105,9 @@ def test_a_header_does_not_hold_the_pixels(images: list[Path]) -> None:
 def test_no_more_is_read_than_asked_for(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def counting(path: Path) -> Mammogram:
+    def counting(path: Path, **options: int | None) -> Mammogram:
         opened.append(path)
-        return read(path)
+        return read(path, **options)
 
     read = embedder.rois.read_mammogram
     monkeypatch.setattr(embedder.rois, "read_mammogram", counting)
@@ -153,6 +154,47 @@ def test_rows_of_one_image_keep_their_own_spacing_and_view(images: list[Path]) -
     rows = [finding(1, images[0], spacing_mm=0.5), finding(2, images[0]), finding(3, images[0], spacing_mm=0.25)]
     extents = [read.crop.extent_mm for read in read_rois(findings_frame(rows), config) if read.crop]
     assert extents == [pytest.approx(30.0), None, pytest.approx(20.0)]
+
+
+@pytest.fixture
+def two_frames(write_dicom: Callable[..., Path]) -> tuple[Path, np.ndarray]:
+    """A multi-frame DICOM file of two textured half discs, and its stored values."""
+    rows, columns = np.mgrid[:200, :160]
+    tissue = (rows - 100) ** 2 + columns**2 < 90**2
+    noise = np.random.default_rng(0).integers(60, 220, (2, 200, 160))
+    stored = np.where(tissue, noise, 3).astype(np.uint8)
+    return write_dicom(stored, bits=8), stored
+
+
+def test_a_multi_frame_file_is_read_by_frame(
+    two_frames: tuple[Path, np.ndarray], write_dicom: Callable[..., Path]
+) -> None:
+    path, stored = two_frames
+    box = Box(20, 80, 60, 120)
+    with pytest.raises(MammogramError, match="frame"):
+        read_crop(path, box, CONFIG)
+    crops = [read_crop(path, box, CONFIG, frame=number)[0].pixels for number in (1, 2)]
+    for pixels, values in zip(crops, stored, strict=True):
+        alone = read_crop(write_dicom(values, bits=8, name="one.dcm"), box, CONFIG)[0].pixels
+        np.testing.assert_array_equal(pixels, alone)
+    rows = [finding(number, path) for number in range(6)]
+    asked = findings_frame(rows).assign(frame=[1, 2, "2", "two", 0, None])
+    reads = {read.position: read for read in read_rois(asked, CONFIG, workers=2)}
+    for position, pixels in ((0, crops[0]), (1, crops[1]), (2, crops[1])):
+        np.testing.assert_array_equal(reads[position].crop.pixels, pixels)
+    assert f"{path}: frame 'two' is no whole number from 1" in reads[3].error
+    assert "frame '0' is no whole number" in reads[4].error
+    assert "frame" in reads[5].error
+
+
+def test_for_processing_images_are_taken_where_they_are_asked_for(
+    write_dicom: Callable[..., Path], two_frames: tuple[Path, np.ndarray]
+) -> None:
+    path = write_dicom(two_frames[1][0], bits=8, name="raw.dcm", PresentationIntentType="FOR PROCESSING")
+    box = Box(20, 80, 60, 120)
+    with pytest.raises(MammogramError, match=r"(?i)for processing"):
+        read_crop(path, box, CONFIG)
+    assert read_crop(path, box, CONFIG, allow_for_processing=True)[0].pixels.shape == (48, 32)
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.24])

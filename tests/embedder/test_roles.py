@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedder.checkpoint import ModelError
 from embedder.findings import Finding, findings_frame, patient_key
-from embedder.roles import label_classes, split_women
+from embedder.roles import label_classes, split_women, stated_splits
 
 Make = Callable[..., pd.DataFrame]
 
@@ -63,6 +63,13 @@ def test_the_manifests_own_split_stands(synthetic_manifest: Make) -> None:
 def test_a_row_without_a_split_follows_its_woman() -> None:
     frame = table(["a", "a", "b", "b", "c"], split=["test", None, "validation", None, None])
     assert split_women(frame, 0.0, 0).tolist() == ["test", "test", "validation", "validation", "train"]
+
+
+def test_a_split_is_stated_by_any_row_of_a_woman() -> None:
+    frame = table(["a", "a", "b", "c", "c"], split=[None, "test", None, "train", None])
+    frame.loc[[1, 3], "granularity"] = "finding"
+    stated = stated_splits(frame)
+    assert stated.where(stated.notna(), None).tolist() == ["test", "test", None, "train", "train"]
 
 
 def test_the_same_number_in_two_data_sets_is_two_women() -> None:

@@ -1,5 +1,6 @@
 """Training as a whole: it learns, stops and goes on to the same bits, and refuses what it must."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -318,6 +319,52 @@ def test_nothing_of_a_test_woman_reaches_training(
     changed = marked.copy()
     changed.loc[women, "lesion_type"] = "asymmetry"
     assert run(changed, tmp_path / "b").digest == result.digest
+
+
+def test_a_test_woman_whose_split_stands_on_her_breast_rows_only_is_not_trained_on(
+    run: Train, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    breasts = frame.assign(row_id="breast " + frame["row_id"], granularity="breast")
+    breasts[["x0", "y0", "x1", "y1"]] = pd.NA
+    women = ["w0", "w1", "w2"]
+    breasts["split"] = np.where(frame["patient_id"].isin(women), "test", "train")
+    config = TrainingConfig(epochs=1, classes_per_batch=2, findings_per_class=3)
+    both = pd.concat([breasts, frame], ignore_index=True)
+    card = run(both, tmp_path, training=config).card
+    assert all(card.role(f"synthetic/{woman}") == "unseen" for woman in women)
+    assert sum(card.data["women"].values()) == 9
+    breasts.loc[breasts["split"] == "train", "split"] = None
+    breasts.loc[breasts["patient_id"].isin(["w4", "w5"]), "split"] = "validation"
+    card = run(pd.concat([frame, breasts], ignore_index=True), tmp_path / "b", training=config).card
+    assert {card.role(f"synthetic/{woman}") for woman in ("w4", "w5")} == {"validation"}
+    assert card.data["women"] == {"train": 7, "validation": 2}
+
+
+def test_the_card_knows_the_images_whatever_they_are_called(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
+    split = np.where(frame["patient_id"] == "w0", "test", None)
+    config = TrainingConfig(epochs=1, classes_per_batch=2, findings_per_class=3)
+    card = run(frame.assign(split=split), tmp_path, training=config).card
+    roles = {digest: role for role, digests in card.images.items() for digest in digests}
+    for path, key in zip(frame["path"], patient_key(frame), strict=True):
+        assert roles.get(hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16], "unseen") == card.role(key)
+
+
+def test_the_validation_figure_stands_with_its_context(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.loc[frame["patient_id"] == "w1", "pathology"] = None
+    split = np.where(frame["patient_id"].isin(["w0", "w1", "w2", "w3"]), "validation", "train")
+    card = run(frame.assign(split=split), tmp_path).card
+    figures = card.figures["validation MAP@R, chosen on (optimistic)"]
+    assert set(figures) == {"lesion_type", "pathology"}
+    best = card.training["history"][card.figures["best_epoch"]]["validation"]
+    for name, figure in figures.items():
+        assert figure["value"] == pytest.approx(best[name], abs=1e-6)
+        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert (figure["gallery_rows"], figure["gallery_women"]) == (16, 8)
+    assert [(figures[name]["rows"], figures[name]["women"]) for name in ("lesion_type", "pathology")] == [
+        (8, 4),
+        (6, 3),
+    ]
+    assert "bootstrap over women" in card.figures["interval"]
 
 
 def test_crops_that_were_read_before_give_the_same_model(

@@ -43,6 +43,7 @@ def test_cosine_falls_from_the_rate_towards_zero() -> None:
         {"validation_share": 0.6},
         {"precision": "float16"},
         {"seed": -1},
+        {"seed": 2**32},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:

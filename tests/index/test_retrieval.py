@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import GalleryError, QueryError
-from index.exclusion import UNKNOWN_WOMAN
+from index.exclusion import UNKNOWN_WOMAN, exclude_row
 from index.gallery import Gallery
 from index.manifest import GalleryIdentity
 from index.retrieval import Answer, ask, ask_many, query_image, query_row
@@ -315,12 +315,11 @@ class TestWhoIsLeftOut:
         assert "W000" in answer.notes[0]
 
     def test_an_unknown_woman_is_said_to_be_unknown(self, gallery: Gallery) -> None:
-        for patient in (None, "", "  "):
-            answer = query_image(gallery, Model(gallery.vectors[0]), Path("new.png"), BOX, k=99, patient=patient)
-            assert self.left_out(gallery, answer) == set()
-            found = answer.to_dict()
-            assert found["excluded_patient"] is None
-            assert UNKNOWN_WOMAN in found["notes"]
+        answer = query_image(gallery, Model(gallery.vectors[0]), Path("new.png"), BOX, k=99)
+        assert self.left_out(gallery, answer) == set()
+        found = answer.to_dict()
+        assert found["excluded_patient"] is None
+        assert UNKNOWN_WOMAN in found["notes"]
         assert UNKNOWN_WOMAN in ask(gallery, gallery.vectors[0]).notes
 
     def test_all_may_answer_if_asked_for(self, gallery: Gallery) -> None:
@@ -336,3 +335,87 @@ class TestWhoIsLeftOut:
         assert self.left_out(gallery, answer) == self.rows(3, 4, 5, 30)
         answer = query_row(gallery, "row-0030", k=99, include_same_patient=True)
         assert self.left_out(gallery, answer) == self.rows(30)
+
+    @pytest.mark.parametrize("option", ["patient", "dataset"])
+    @pytest.mark.parametrize("name", ["", "  "])
+    def test_a_blank_name_is_refused_before_any_work(self, gallery: Gallery, option: str, name: str) -> None:
+        model = Model(gallery.vectors[0])
+        with pytest.raises(QueryError, match="is no name"):
+            query_image(gallery, model, Path("new.png"), BOX, **{option: name})
+        assert model.asked == []
+
+    def test_an_unknown_data_set_is_refused_before_any_work(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0], "W001")
+        with pytest.raises(QueryError, match=r"no row of the gallery is of 'digitall'.*digital, films"):
+            query_image(gallery, model, Path("new.png"), BOX, dataset="digitall")
+        assert model.asked == []
+
+    @pytest.mark.parametrize(("patient", "dataset"), [("w001", "digital"), ("W001", " Digital"), (" w001 ", "DIGITAL")])
+    def test_letter_case_and_white_space_do_not_hide_her(self, gallery: Gallery, patient: str, dataset: str) -> None:
+        answer = query_image(
+            gallery, Model(gallery.vectors[0]), Path("new.png"), BOX, k=99, patient=patient, dataset=dataset
+        )
+        assert self.left_out(gallery, answer) == self.rows(21, 22, 23)
+        assert (answer.excluded_patient, answer.excluded_rows) == (patient.strip(), 3)
+        assert any("only letter case or white space" in note for note in answer.notes)
+        answer = ask(gallery, gallery.vectors[0], k=99, patient_key=f"{dataset}/{patient}")
+        assert self.left_out(gallery, answer) == self.rows(21, 22, 23)
+        assert "only letter case or white space" in answer.notes[0]
+
+    def test_both_spellings_are_left_out(self, make_gallery: Callable[..., Path], make_findings: Any) -> None:
+        batch = make_findings(9)
+        batch.records["patient_id"] = ["W1"] * 3 + ["w1 "] * 3 + ["W2"] * 3
+        gallery = Gallery.open(make_gallery(batch))
+        answer = query_image(gallery, Model(gallery.vectors[0]), Path("new.png"), BOX, k=99, patient="W1")
+        assert self.left_out(gallery, answer) == self.rows(0, 1, 2, 3, 4, 5)
+        assert "'W1' was taken for 'w1 ' too" in answer.notes[0]
+
+    def test_a_woman_whom_the_gallery_does_not_hold_is_not_said_to_be_left_out(self, gallery: Gallery) -> None:
+        model = Model(gallery.vectors[0])
+        for options, place in (({}, ""), ({"dataset": "films"}, " in the data set films")):
+            answer = query_image(gallery, model, Path("new.png"), BOX, k=99, patient="W01", **options)
+            assert self.left_out(gallery, answer) == set()
+            assert (answer.excluded_patient, answer.excluded_rows) == ("W01", 0)
+            assert f"the gallery has no row of W01{place}, so nothing was left out for that name" in answer.notes
+        answer = ask(gallery, gallery.vectors[0], k=99, patient_key="films/W01")
+        assert (answer.excluded_patient, answer.excluded_rows) == ("W01", 0)
+        assert "no row of films/W01" in answer.notes[0]
+
+
+class TestTheSameImageUnderAnotherName:
+    """Row 0 of `films` is on an image that `digital` holds as row 18, of a woman with rows 18 to 20."""
+
+    @pytest.fixture(params=["path", "sop_uid"])
+    def gallery(self, make_gallery: Callable[..., Path], make_findings: Callable[..., Any], request: Any) -> Gallery:
+        first, second = make_findings(18), make_findings(18, first=18)
+        first.records["sop_uid"] = [f"1.2.{i // 2}" if i else None for i in range(18)]
+        second.records = second.records.assign(dataset="digital", sop_uid=None)
+        first.records.loc[0, request.param] = second.records.loc[0, request.param] = "the-same"
+        return Gallery.open(make_gallery(first, second))
+
+    def test_no_name_of_hers_answers_a_row(self, gallery: Gallery) -> None:
+        answer = query_row(gallery, "row-0000", k=99)
+        left = {f"row-{row:04d}" for row in (0, 1, 2, 18, 19, 20)}
+        assert set(gallery.row_ids) - set(ids(answer)) == left
+        assert (answer.excluded_patient, answer.excluded_dataset, answer.excluded_rows) == ("W000", "films", 6)
+        assert "digital/W006" in answer.notes[0]
+        assert set(gallery.row_ids[exclude_row(gallery, "row-0000").rows]) == left
+
+    def test_only_the_row_itself_is_left_out_where_she_may_answer(self, gallery: Gallery) -> None:
+        answer = query_row(gallery, "row-0000", k=99, include_same_patient=True)
+        assert set(gallery.row_ids) - set(ids(answer)) == {"row-0000"}
+
+    def test_a_row_that_is_not_there(self, gallery: Gallery) -> None:
+        with pytest.raises(QueryError, match="no row"):
+            exclude_row(gallery, "row-9999")
+
+
+def test_an_image_does_not_count_as_the_same_where_none_is_named(
+    make_gallery: Callable[..., Path], make_findings: Callable[..., Any]
+) -> None:
+    batch = make_findings(9)
+    batch.records = batch.records.assign(path=["", None, "/a.png"] * 3, sop_uid=["", None, "1.2"] * 3)
+    gallery = Gallery.open(make_gallery(batch))
+    for row in ("row-0000", "row-0001"):
+        assert query_row(gallery, row, k=99).excluded_rows == 3
+    assert query_row(gallery, "row-0002", k=99).excluded_rows == 9

@@ -20,6 +20,20 @@ def test_every_adapter_refuses_an_empty_or_absent_folder(tmp_path: Path, name: s
             read_dataset(name, path)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("path", ["x" * 400, "a\0b"])
+def test_a_name_that_no_file_has_is_one_error(tmp_path: Path, name: str, path: str) -> None:
+    with pytest.raises(DatasetError, match="can't be opened"):
+        read_dataset(name, tmp_path / path)
+
+
+def test_an_option_that_an_adapter_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="'mini-mias': takes no option 'columns'; leave it out: it is for table"):
+        read_dataset("mini-mias", tmp_path, columns={"path": "image"})
+    with pytest.raises(DatasetError, match=r"'table': takes no option 'colour'; leave it out$"):
+        read_dataset("table", tmp_path, colour="red")
+
+
 def test_summary_counts_rows_women_classes_and_reasons() -> None:
     rows = [
         Finding("1", "/a.png", "finding", "set", "A", 0, 0, 9, 9, pathology="benign"),

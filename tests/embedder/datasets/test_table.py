@@ -139,6 +139,7 @@ def test_damaged_tables(tmp_path: Path) -> None:
         b"\xff\xfe\x00\x01",
         b'path,patient_id\n"a',
         b"a,b\n1,2\n1,2,3",
+        b"path,patient_id\na.png,1,2\n",
     ):
         (tmp_path / "cases.csv").write_bytes(content)
         with pytest.raises(DatasetError, match=r"cases\.csv: (can't be read|has no rows)"):
@@ -147,8 +148,48 @@ def test_damaged_tables(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"can't be read as parquet"):
         read_table(tmp_path / "cases.parquet")
     (tmp_path / "twice.csv").write_text("path ,path,patient_id\n1,2,3\n")
-    with pytest.raises(DatasetError, match="two columns of the same name"):
+    with pytest.raises(DatasetError, match="column 'path': stands there twice"):
         read_table(tmp_path / "twice.csv")
+
+
+def test_rows_longer_than_the_header_and_columns_named_twice(tmp_path: Path) -> None:
+    # pandas alone would take the images for an index, or name the second column row_id.1.
+    with pytest.raises(DatasetError, match=r"can't be read as csv"):
+        read_table(folder_of(tmp_path, "path,patient_id\na.png,1,CC\nb.png,2,CC\n"))
+    with pytest.raises(DatasetError, match="column 'row_id': stands there twice"):
+        read_table(folder_of(tmp_path, "path,patient_id,row_id,row_id\na.png,1,a,b\n"))
+    with pytest.raises(DatasetError, match="divided by semicolons; save it again with commas"):
+        read_table(folder_of(tmp_path, "path;patient_id\na.png;1\n"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "cases.csv"]
+
+
+def test_cells_and_names_that_cannot_be_kept(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"row 2, column path: .* has \d+ characters"):
+        read_table(folder_of(tmp_path, f"path,patient_id\na.png,1\n{'x' * 1_000_000},2\n"))
+    with pytest.raises(ManifestError, match=r"row 1, column path: .* contains a control character"):
+        read_table(folder_of(tmp_path, "path,patient_id\na\0.png,1\n"))
+    # Too long for a file system, but not for a path.
+    reading = read_table(folder_of(tmp_path, f"path,patient_id,row_id\na.png,1,a\n{'x' * 400},2,b\n"))
+    assert reading.left_out == (("b", "the image file is missing"),)
+    with pytest.raises(ManifestError, match="column rank: answers use this name"):
+        read_table(folder_of(tmp_path, "path,patient_id,rank\na.png,1,2\n"))
+    pd.DataFrame({"path": ["a.png"], "patient_id": [1], "own": [[1, 2]]}).to_parquet(tmp_path / "cases.parquet")
+    with pytest.raises(ManifestError, match=r"row 1, column own: .* write it as text"):
+        read_table(tmp_path / "cases.parquet")
+
+
+def test_ids_of_a_parquet_table_are_whole(tmp_path: Path) -> None:
+    folder_of(tmp_path, "")
+    table = {"path": ["a.png", "a.png", "b.png"], "patient_id": [4711.0, 4711.0, 5.0], "row_id": [1.0, None, None]}
+    pd.DataFrame(table).to_parquet(tmp_path / "cases.parquet")
+    frame = read_table(tmp_path / "cases.parquet").frame
+    assert frame["patient_id"].tolist() == ["4711", "4711", "5"]
+    assert frame["row_id"].tolist() == ["1", "a-1", "b"]
+
+
+def test_an_image_of_two_women_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"row 2, column patient_id: the image a\.png is of cases/1 in row 1"):
+        read_table(folder_of(tmp_path, "path,patient_id\na.png,1\n./a.png,2\n"))
 
 
 @settings(deadline=None, max_examples=15)

@@ -1,0 +1,21 @@
+"""What is installed is what is imported: a module that pyproject.toml forgets works in a checkout and nowhere else."""
+
+import tomllib
+from pathlib import Path
+
+import cli
+
+REPOSITORY = Path(cli.__file__).resolve().parent
+NOT_INSTALLED = {"tests", "benchmarks"}
+
+
+def test_every_module_and_package_is_installed():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    modules = {path.stem for path in REPOSITORY.glob("*.py")}
+    packages = {
+        path.parent.relative_to(REPOSITORY).as_posix().replace("/", ".")
+        for path in REPOSITORY.glob("[a-z]*/**/__init__.py")
+        if path.relative_to(REPOSITORY).parts[0] not in NOT_INSTALLED
+    }
+    assert modules == set(project["py-modules"])
+    assert packages - {name for name in packages if name.split(".")[0] in {"build", "venv"}} == set(project["packages"])
