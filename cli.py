@@ -334,8 +334,19 @@ def model_info(
     ]
     rows += [(f"head {name}", ", ".join(classes)) for name, classes in card.heads.items()]
     rows += [(f"data: {name}", value) for name, value in card.data.items()]
-    rows += [(f"figure: {name}", value) for name, value in card.figures.items()]
+    for name, value in card.figures.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"figure: {name} {part}".rstrip(), _figure(found)) for part, found in parts]
     print_table(("what", "value"), rows)
+
+
+def _figure(found: object) -> object:
+    """Return a figure of a card with its context in one cell."""
+    if not isinstance(found, dict) or "value" not in found:
+        return found
+    ends = "no interval" if found["low"] is None else f"{found['low']:.2f}, {found['high']:.2f}"
+    asked = f"{found['rows']} rows of {found['women']} women"
+    return f"{found['value']:.2f} [{ends}], {asked} among {found['gallery_rows']} of {found['gallery_women']}"
 
 
 # ------------------------------------------------------------------------------------------------ training

@@ -11,7 +11,6 @@ import pandas as pd
 from console import print_table, progress_bar, say, training_callbacks
 from errors import MammoseekError
 
-_PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
 _TEST_SHARE = 0.25
 _EPOCHS = {"finding": 24, "breast": 10}
 _NEIGHBOURS = 11
@@ -45,14 +44,13 @@ def run_demo(output: Path, *, data: Path | None = None, epochs: int | None = Non
 
 
 def _find_data(data: Path | None) -> Path | None:
-    if data is not None:
-        return data
-    for place in _PLACES:
-        if place.is_dir():
-            return place
     from embedder.datasets import DatasetError
     from embedder.datasets.download import download_mini_mias
+    from embedder.datasets.minimias import find_mini_mias
 
+    place = find_mini_mias(data)
+    if place is not None:
+        return place
     try:
         with progress_bar("Downloading mini-MIAS") as progress:
             return download_mini_mias(Path("data/mini-mias"), progress=progress)

@@ -9,8 +9,6 @@ of all figures (`mini-mias.csv`) to benchmarks/results. mini-MIAS is for researc
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.setting import find_data, machine_line
 from classifiers.comparison import Comparison, compare_folds
 from classifiers.crossvalidation import CrossValidation, cross_validate
 from classifiers.scorecard import Scorecard
@@ -30,7 +29,6 @@ from errors import MammoseekError
 from index.metrics import Estimate
 
 RESULTS = Path(__file__).parent / "results"
-PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
 
 
 def main() -> None:
@@ -50,10 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    place = arguments.data or next((place for place in PLACES if place.is_dir()), None)
-    if place is None:
-        raise MammoseekError("mini-MIAS", "is not here", "name its folder by --data")
-    frame = read_dataset("mini-mias", place).frame
+    frame = read_dataset("mini-mias", find_data(arguments.data)).frame
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for granularity in arguments.granularity:
@@ -74,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
             minutes = (time.monotonic() - start) / 60
             stem = arguments.output / f"mini-mias-{granularity}-{name}"
-            _write(stem, runs[name].scorecard, f"{minutes:.1f} minutes on {machine()}")
+            _write(stem, runs[name].scorecard, f"{minutes:.1f} minutes on {machine_line()}")
             rows += scorecard_rows(name, runs[name].scorecard)
         fine, frozen_run = runs["fine-tuned"], runs["frozen"]
         comparison = compare_folds(
@@ -93,32 +88,10 @@ def run(arguments: argparse.Namespace) -> None:
             resamples=arguments.resamples,
             seed=arguments.seed,
         )
-        _write(arguments.output / f"mini-mias-{granularity}-comparison", comparison, machine())
+        _write(arguments.output / f"mini-mias-{granularity}-comparison", comparison, machine_line())
         rows += comparison_rows(comparison)
         print(comparison.to_text())
     pd.DataFrame(rows).to_csv(arguments.output / "mini-mias.csv", index=False, float_format="%.4f")
-
-
-def machine() -> str:
-    """Return what the figures were computed on: processor, cores, threads, versions."""
-    name = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in _cpuinfo()
-            if line.startswith("model name") and line.split(":", 1)[1].strip() != "unknown"
-        ),
-        platform.processor() or platform.machine(),
-    )
-    chip = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {chip},"
-        f" Python {platform.python_version()}, torch {torch.__version__}"
-    )
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text("utf-8").splitlines() if path.is_file() else []
 
 
 def _progress(label: str):  # type: ignore[no-untyped-def]

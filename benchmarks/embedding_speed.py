@@ -17,8 +17,6 @@ beside it.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,6 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.setting import describe_machine, find_data
 from embedder.augmentation import AugmentationConfig
 from embedder.checkpoint import ModelCard
 from embedder.crops import crop_roi
@@ -49,7 +48,6 @@ from embedder.trainingplan import TrainingConfig, choose_triplet_labels
 from embedder.trainingrun import TrainingRun
 from errors import MammoseekError
 
-PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
 BATCH = 32
 
 Run = Callable[[], int]
@@ -97,12 +95,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    place = arguments.data or next((place for place in PLACES if place.is_dir()), None)
-    if place is None:
-        raise MammoseekError("mini-MIAS", "is not here", "name its folder by --data")
     device = choose_device(arguments.device)
     network = NetworkConfig(arguments.backbone, arguments.weights)
-    findings = read_dataset("mini-mias", place).frame
+    findings = read_dataset("mini-mias", find_data(arguments.data)).frame
     findings = findings[findings["granularity"] == "finding"].reset_index(drop=True)
     films = _repeated(findings, arguments.images)
     machine = describe_machine(device)
@@ -293,25 +288,6 @@ def dicom_shares(network: NetworkConfig, device: torch.device) -> dict[str, floa
         cv2.setNumThreads(-1)
     medians = {name: statistics.median(values) for name, values in spent.items()}
     return {**medians, "share of decoding": medians["decoding"] / sum(medians.values())}
-
-
-def describe_machine(device: torch.device) -> dict[str, object]:
-    """Return what the figures were measured on."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].split(":", 1)[1].strip() if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": processor,
-        "cores": cores,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
 
 
 def _timed(work: Run, device: torch.device) -> tuple[float, int]:

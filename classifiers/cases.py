@@ -23,7 +23,7 @@ from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
 from errors import MammoseekError
 from index import GalleryError
-from index.exclusion import exclude_image, exclude_row
+from index.exclusion import check_named, exclude_image, exclude_row
 from index.gallery import Gallery
 from index.layout import MODEL_FOLDER
 from index.manifest import GalleryIdentity, check_identity, read_manifest
@@ -280,6 +280,7 @@ def classify_source(
         vector: npt.NDArray[np.float32] = stored.vectors[stored.position(source.row_id)]
         exclusion = exclude_row(stored, source.row_id)
     else:
+        check_named(stored, source.patient, source.dataset)
         source = _completed(source, stored)
         embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), source)
         embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)

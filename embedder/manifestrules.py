@@ -136,7 +136,6 @@ def _required_problems(frame: pd.DataFrame) -> Iterator[Problem]:
 def _text_problems(frame: pd.DataFrame) -> Iterator[Problem]:
     """Find text that a CSV file would give back as something else, or that no name contains."""
     for name in TEXT_COLUMNS:
-        # Python's set, for pandas takes two texts for one where they differ behind a zero byte.
         cells = frame[name].tolist()
         causes = {
             text: cause

@@ -1,19 +1,23 @@
 """A recipe: all that makes a model from a manifest, as one frozen value, a TOML file, or settings on a command line."""
 
+import contextlib
 import dataclasses
+import json
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from embedder.checkpoint import ModelError
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
-from embedder.trainingplan import TrainingConfig
+from embedder.trainingplan import TrainingConfig, choose_augmentation
 from errors import MammoseekError
+
+_SHOWN = 80  # characters of a setting in an error
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Recipe:
         preparation = content.get("preparation")
         said = preparation.get("granularity") if isinstance(preparation, dict) else None
         base = cls.default(str(said if said is not None else granularity or "finding"))
-        return _updated(base, content, str(path))
+        return base._updated(content, str(path))
 
     def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """Return the recipe with some options set, each as `table.option=value` with the value in TOML.
@@ -80,23 +84,38 @@ class Recipe:
         """
         recipe = self
         for setting in settings:
+            subject = f"setting {setting[:_SHOWN]!r}"
             name, equals, text = setting.partition("=")
+            if not _is_unicode(setting):
+                raise ModelError(subject, "is no Unicode text", "write it in UTF-8")
             if not equals:
-                raise ModelError(f"setting {setting!r}", "has no value", "write it as training.epochs=10")
+                raise ModelError(subject, "has no value", "write it as training.epochs=10")
             content: Any = _literal(text.strip())
             for part in reversed(name.strip().split(".")):
                 content = {part: content}
-            recipe = _updated(recipe, content, f"setting {setting!r}")
+            recipe = recipe._updated(content, subject)
         return recipe
+
+    def _updated(self, content: Mapping[str, Any], subject: str) -> "Recipe":
+        training = content.get("training")
+        if self.training.augmentation is None and isinstance(training, dict) and "augmentation" in training:
+            # Options of the augmentation that the content leaves out keep what suits the granularity.
+            rest = {name: value for name, value in content.items() if name == "preparation"}
+            chosen = choose_augmentation(self.training, _updated(self, rest, subject).preparation)
+            started = dataclasses.replace(self.training, augmentation=chosen)
+            return cast(Recipe, _updated(dataclasses.replace(self, training=started), content, subject))
+        return cast(Recipe, _updated(self, content, subject))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options as plain values."""
         return dataclasses.asdict(self)
 
     def to_toml(self) -> str:
-        """Return all options as TOML; options without a value stand as comments."""
+        """Return all options as TOML, the augmentation as it will be; options without a value stand as comments."""
+        augmentation = choose_augmentation(self.training, self.preparation)
+        chosen = dataclasses.replace(self, training=dataclasses.replace(self.training, augmentation=augmentation))
         lines: list[str] = []
-        tables: list[tuple[str, Mapping[str, Any]]] = [("", self.to_dict())]
+        tables: list[tuple[str, Mapping[str, Any]]] = [("", chosen.to_dict())]
         while tables:
             name, values = tables.pop(0)
             lines += ["", f"[{name}]"] if name else []
@@ -112,16 +131,27 @@ class Recipe:
 
 def _literal(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
+        content = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return content["value"] if len(content) == 1 else text
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether all of a text can be written: the shell passes on bytes that are no UTF-8 as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        # JSON escapes as TOML does, but for the character of the delete key.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)
@@ -133,7 +163,7 @@ def _updated(current: Any, content: Mapping[str, Any], subject: str) -> Any:
     changes: dict[str, Any] = {}
     for name, value in content.items():
         if name not in kinds:
-            raise ModelError(subject, f"there is no option {name!r}", f"there are {', '.join(kinds)}")
+            raise ModelError(subject, f"there is no option {name[:_SHOWN]!r}", f"there are {', '.join(kinds)}")
         kind = _dataclass_of(kinds[name])
         if kind is not None:
             if not isinstance(value, dict):
@@ -164,7 +194,8 @@ def _converted(kind: Any, value: object, name: str, subject: str) -> object:
         if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            with contextlib.suppress(OverflowError):  # TOML's whole numbers have no end
+                return float(value)
         if isinstance(option, type) and type(value) is option:
             return value
         if option is type(None) and value in ("none", ""):
@@ -175,4 +206,6 @@ def _converted(kind: Any, value: object, name: str, subject: str) -> object:
         else getattr(option, "__name__", str(option))
         for option in options
     ]
-    raise ModelError(subject, f"{name} can't be {value!r}", f"use {' or '.join(wanted)}")
+    said = value if isinstance(value, str) else repr(value)
+    shown = repr(value) if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
+    raise ModelError(subject, f"{name} can't be {shown}", f"use {' or '.join(wanted)}")

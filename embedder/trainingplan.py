@@ -14,6 +14,10 @@ from embedder.sampling import Balance
 SEEDS = 2**32
 """Seeds are below it: scikit-learn's shuffling takes no larger ones."""
 
+# Far above what any training needs: a slip of the keyboard is told at once, not after an hour or by the memory.
+MOST_EPOCHS = 100_000
+MOST_IN_BATCH = 1000
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -68,17 +72,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs is 1 or more": self.epochs >= 1,
-            "classes_per_batch and findings_per_class are 2 or more": self.classes_per_batch >= 2
-            and self.findings_per_class >= 2,
+            f"epochs is 1 to {MOST_EPOCHS}": 1 <= self.epochs <= MOST_EPOCHS,
+            f"classes_per_batch and findings_per_class are 2 to {MOST_IN_BATCH}": 2
+            <= min(self.classes_per_batch, self.findings_per_class)
+            <= max(self.classes_per_batch, self.findings_per_class)
+            <= MOST_IN_BATCH,
             "balance is over, under, weights or none": self.balance in ("over", "under", "weights", "none"),
-            "learning_rate is positive": 0 < self.learning_rate < math.inf,
-            "backbone_rate is 0 or more": 0 <= self.backbone_rate < math.inf,
+            "learning_rate is above 0 and at most 10": 0 < self.learning_rate <= 10,
+            "backbone_rate is 0 to 100": 0 <= self.backbone_rate <= 100,
             "schedule is step or cosine": self.schedule in ("step", "cosine"),
             "decay is above 0 and at most 1": 0 < self.decay <= 1,
-            "weight_decay is 0 or more": 0 <= self.weight_decay < math.inf,
+            "weight_decay is 0 to 100": 0 <= self.weight_decay <= 100,
             "trainable is all, layers or head": self.trainable in ("all", "layers", "head"),
-            "layers_every is 1 or more": self.layers_every >= 1,
+            f"layers_every is 1 to {MOST_EPOCHS}": 1 <= self.layers_every <= MOST_EPOCHS,
             "backbone_norm is batch or frozen": self.backbone_norm in ("batch", "frozen"),
             "validation_share is 0 to 0.5": 0 <= self.validation_share <= 0.5,
             "precision is auto, float32 or bfloat16": self.precision in ("auto", "float32", "bfloat16"),

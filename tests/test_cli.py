@@ -434,7 +434,7 @@ def test_a_frame_and_a_for_processing_image_can_be_asked_for(run, line, write_di
     assert first["neighbours"] != second["neighbours"]
     raw = write_dicom(4095 - film, bits=12, PatientID="w0", PresentationIntentType="FOR PROCESSING")
     question = ("query", line.gallery, raw, "--box", "13,48,37,72", "--spacing-mm", 0.4, "--json")
-    assert_clear(run(*question), "PROCESSING")
+    assert_clear(run(*question), "For Processing")
     assert len(json.loads(run(*question, "--for-processing").out)["neighbours"]) == 10
 
 

@@ -15,6 +15,9 @@ from embedder.findings import Box, Finding, findings_frame
 from embedder.mammogram import read_header
 from errors import MammoseekError
 
+USUAL_PLACES = (Path("../shared/data/mini-mias"), Path("data/mini-mias"))
+"""Where the demo and the benchmarks look for mini-MIAS unless told otherwise."""
+
 NAME = "mini-mias"
 IMAGES = 322
 SIZE = 1024
@@ -88,6 +91,11 @@ class Film:
     def name(self) -> str:
         """The image's file name without its suffix."""
         return f"mdb{self.number:03d}"
+
+
+def find_mini_mias(data: Path | None = None) -> Path | None:
+    """Return the folder that is named, else the first of the usual places that is there, else None."""
+    return data or next((place for place in USUAL_PLACES if place.is_dir()), None)
 
 
 def read_mini_mias(path: Path, *, progress: Progress | None = None) -> DatasetReading:

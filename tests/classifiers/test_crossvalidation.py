@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 
@@ -54,6 +55,15 @@ def test_finished_folds_are_kept_and_another_plan_is_refused(synthetic_manifest,
     (tmp_path / "fold-1-of-2" / "predictions.json").write_text("{")
     with pytest.raises(ClassificationError, match="is damaged"):
         cross_validate(frame, recipe, folds=2, work=tmp_path, resamples=50, device="cpu")
+
+
+def test_a_fold_that_cannot_be_kept_is_told(synthetic_manifest, recipe, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("classifiers.predictions.write_whole", full)
+    with pytest.raises(ClassificationError, match=r"fold-1-of-2.predictions\.json: the disk is full"):
+        cross_validate(synthetic_manifest(12), recipe, folds=2, work=tmp_path, resamples=50, device="cpu")
 
 
 def test_a_frozen_run_scores_the_same_queries_on_the_same_folds(synthetic_manifest, recipe):

@@ -135,7 +135,7 @@ def test_women_of_similar_names_are_different_women() -> None:
     )
 
 
-@pytest.mark.parametrize("spoilt", [{}, {"view": "mlo "}, {"row_id": "\0"}])
+@pytest.mark.parametrize("spoilt", [{}, {"view": "mlo "}, {"row_id": "\x1b"}])
 def test_large_tables_are_checked_in_a_moment(spoilt: dict[str, str]) -> None:
     rows = 50_000
     numbers = np.arange(rows).astype(str).astype(object)

@@ -1,10 +1,14 @@
+import dataclasses
 import tomllib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedder.augmentation import BREAST_AUGMENTATION, AugmentationConfig
+from embedder.network import NetworkConfig
 from embedder.recipe import Recipe
+from embedder.trainingplan import choose_augmentation
 from errors import MammoseekError
 
 
@@ -56,7 +60,7 @@ def test_settings_reach_their_option_and_no_other(epochs, rate, dropout, miner):
     ("setting", "says"),
     [
         ("training.epochs=many", "epochs can't be 'many'"),
-        ("training.epochs=0", "epochs is 1 or more"),
+        ("training.epochs=0", "epochs is 1 to 100000"),
         ("training.epochs=true", "epochs can't be True"),
         ("training.speed=1", "there is no option 'speed'"),
         ("network=3", "'network' is a table"),
@@ -96,6 +100,73 @@ def test_a_missing_file_and_an_unknown_granularity_are_refused(tmp_path):
         Recipe.read(tmp_path / "none.toml")
     with pytest.raises(MammoseekError, match="finding or breast"):
         Recipe.default("lesion")
+
+
+@pytest.mark.parametrize("granularity", ["finding", "breast"])
+def test_the_augmentation_is_printed_as_it_will_be(tmp_path, granularity):
+    recipe = Recipe.default(granularity)
+    expected = choose_augmentation(recipe.training, recipe.preparation)
+    assert tomllib.loads(recipe.to_toml())["training"]["augmentation"] == dataclasses.asdict(expected)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    back = Recipe.read(path)
+    assert choose_augmentation(back.training, back.preparation) == expected
+    assert dataclasses.replace(back, training=dataclasses.replace(back.training, augmentation=None)) == recipe
+
+
+def test_one_option_of_the_augmentation_leaves_the_others_as_suits_the_granularity(tmp_path):
+    expected = dataclasses.replace(BREAST_AUGMENTATION, degrees=3.0)
+    recipe = Recipe.default("breast").with_settings(["training.augmentation.degrees=3"])
+    assert recipe.training.augmentation == expected
+    path = tmp_path / "recipe.toml"
+    path.write_text('[training.augmentation]\ndegrees = 3\n[preparation]\ngranularity = "breast"\n')
+    assert Recipe.read(path).training.augmentation == expected
+    finding = Recipe().with_settings(["training.augmentation.degrees=3"]).training.augmentation
+    assert finding == dataclasses.replace(AugmentationConfig(), degrees=3.0)
+    assert recipe.with_settings(["training.augmentation.scale=0"]).training.augmentation.degrees == 3.0
+
+
+@given(st.lists(st.text(), max_size=4), st.text())
+@settings(deadline=None, max_examples=50)
+def test_any_text_reads_back(labels, weights):
+    recipe = Recipe(labels=tuple(labels), network=dataclasses.replace(NetworkConfig(), weights=weights))
+    content = tomllib.loads(recipe.to_toml())
+    assert (content["labels"], content["network"]["weights"]) == (labels, weights)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f", "\n", "\r\n", "\t", "\0", "\x1b[2J", '"', "\\", '"""', "\u2028", "😀", "# no"]
+)
+def test_signs_that_mean_something_to_toml_read_back(tmp_path, text):
+    recipe = Recipe(labels=(text,))
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8", newline="")
+    assert Recipe.read(tmp_path / "recipe.toml").labels == (text,)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.epochs=1e23",
+        f"training.epochs={10**23}",
+        f"training.epochs={'9' * 5000}",
+        "training.classes_per_batch=100000000",
+        "training.findings_per_class=100000000",
+        "training.layers_every=100000000",
+        f"training.learning_rate={10**400}",
+        "training.learning_rate=1e9",
+        "training.weight_decay=1e9",
+        "training.backbone_rate=inf",
+        f"training.epochs={'[' * 5000}",
+        "training.epochs=5\nother = 3",
+        f"{'x' * 5000}=1",
+        "x" * 5000,
+        "network.weights=\udcff",
+    ],
+)
+def test_absurd_settings_cost_one_short_error(setting):
+    with pytest.raises(MammoseekError, match="setting") as caught:
+        Recipe().with_settings([setting])
+    assert len(str(caught.value)) < 500
 
 
 def test_the_printed_recipe_is_valid_toml_with_every_set_option():

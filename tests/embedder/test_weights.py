@@ -103,9 +103,30 @@ class _Evil:
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     path, marker = tmp_path / "evil.pth", tmp_path / "marker"
     path.write_bytes(pickle.dumps({"conv": _Evil(marker)}))
-    with pytest.raises(WeightsError, match="can't be read as weights"):
+    with pytest.raises(WeightsError, match="can't be read as weights") as caught:
         create_backbone(NAME, str(path), in_channels=3)
     assert not marker.exists()
+    assert str(caught.value) == (
+        f"{path}: can't be read as weights: it is damaged, or holds more than tensors, which is never loaded;"
+        " save the model's state_dict() alone, or copy the file again"
+    )
+
+
+@pytest.mark.parametrize("name", ["x" * 400, "x" * 100_000, "a\0b", "/dev/zero"])
+def test_a_name_that_no_weights_file_has_is_one_short_error(name: str) -> None:
+    with pytest.raises(WeightsError, match="there is no such weights file") as caught:
+        create_backbone(NAME, name, in_channels=3)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_truncated_file_is_one_line(tmp_path: Path, backbone: torch.nn.Module) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(backbone.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match="can't be read as weights") as caught:
+        create_backbone(NAME, str(path), in_channels=3)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 400
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path: Path, backbone: torch.nn.Module) -> None:

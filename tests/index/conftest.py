@@ -43,6 +43,22 @@ def findings(count: int, *, first: int = 0, seed: int = 0, dimension: int = DIME
     return SimpleNamespace(records=records, vectors=vectors, thumbnails=thumbnails, failures=[])
 
 
+class Model:
+    """An embedder that knows a few vectors, and counts how often it is asked."""
+
+    granularity = "finding"
+    dimension = 16
+
+    def __init__(self, vector: np.ndarray, patient: str | None = None, sop_uid: str | None = None) -> None:
+        self.digest, self.preparation_digest = "a" * 64, "b" * 64
+        self.vector, self.patient, self.header = vector, patient, SimpleNamespace(sop_uid=sop_uid)
+        self.asked: list[Any] = []
+
+    def embed(self, path: Path, box: Any = None, *, spacing_mm: Any = None, view: Any = None) -> Any:
+        self.asked.append((path, box, spacing_mm, view))
+        return SimpleNamespace(vector=self.vector, patient_id=self.patient, path=path, header=self.header)
+
+
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here cuts the power, and a process that is killed leaves its writes to the kernel."""
@@ -76,3 +92,8 @@ def make_gallery(tmp_path: Path) -> Callable[..., Path]:
 def gallery_folder(make_gallery: Callable[..., Path]) -> Path:
     """A gallery of 33 findings of 11 women in two segments, with thumbnails and a fresh cache."""
     return make_gallery()
+
+
+@pytest.fixture
+def make_model() -> type[Model]:
+    return Model

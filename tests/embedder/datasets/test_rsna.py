@@ -130,3 +130,11 @@ def test_real_subset(rsna_subset: Path) -> None:
     assert reading.frame[["laterality", "view", "density", "age"]].isna().all(axis=None)
     cancers = reading.frame[reading.frame["pathology"] == "malignant"]
     assert cancers["patient_id"].nunique() == 279
+
+
+def test_a_file_name_that_no_file_has_is_a_missing_image(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(b"not opened")
+    table = f"file,patient_id,image_id,cancer\n1.png,1,1,0\n{'x' * 400},2,2,0\n"
+    (tmp_path / "labels.csv").write_text(table)
+    assert read_rsna(tmp_path).left_out == (("2_2", "the image file is missing"),)
