@@ -94,7 +94,9 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
         figure.savefig(temporary, format=path.suffix[1:].lower())
         temporary.replace(path)
     except (OSError, ValueError) as error:
-        raise MontageError(path, f"the montage can't be written ({error})", "name a file in a folder of yours") from error
+        raise MontageError(
+            path, f"the montage can't be written ({error})", "name a file in a folder of yours"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
