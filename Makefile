@@ -13,8 +13,9 @@ OUTPUT ?= demo-output
 demo: $(VENV)/.demo
 	$(BIN)/mammoseek demo -o $(OUTPUT) $(if $(DATA),--data "$(DATA)")
 
+# One worker a core, one thread a worker: threads of several workers would only wait for each other.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -126,7 +126,7 @@ def run(data: Path, work: Path, output: Path) -> None:
 
 
 def _embed(embedder: Embedder, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
-    vectors = {}
+    vectors: dict[str, npt.NDArray[np.float32]] = {}
     for batch in embedder.embed_manifest(frame):
         if batch.failures:
             raise MammoseekError(batch.failures[0][0], batch.failures[0][1])
