@@ -16,7 +16,7 @@ from errors import MammoseekError
 _ROWS_ON_PAGE = 6
 # Crops are drawn pixel for pixel up to this side; larger ones are reduced.
 _LARGEST_TILE = 512
-_SMALLEST_TILE = 160  # columns, room for the caption
+_SMALLEST_TILE = 190  # a narrower tile would cut its caption
 _GAP = 10
 _TEXT_SIZE, _LINE_HEIGHT, _HEADER_HEIGHT = 13, 17, 28
 _CAPTION_LINES = 4

@@ -11,7 +11,7 @@ from embedder.findings import Finding, findings_frame
 from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop, row_box
 
-CONFIG = PreparationConfig(height=170, width=180)
+CONFIG = PreparationConfig(height=170, width=200)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_pages_and_progress(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert [page.name for page in report.pages] == ["sheet-1.png", "sheet-2.png"]
     assert calls == [(done, 20) for done in range(1, 21)]
     sizes = [picture_of(page).shape for page in report.pages]
-    assert sizes[0][1] == sizes[1][1] == 10 + 2 * 190
+    assert sizes[0][1] == sizes[1][1] == 10 + 2 * 210
     assert sizes[0][0] > sizes[1][0]
     # The thirteenth row is the first of the second page.
     whole = contact_sheet(frame, CONFIG, tmp_path / "whole.png", columns=20)
@@ -113,9 +113,9 @@ def test_captions_fit(frame: pd.DataFrame, tmp_path: Path) -> None:
     long = frame.iloc[:2].copy()
     long.loc[0, "row_id"] = "very " * 3000 + "long"
     wide = contact_sheet(long, CONFIG, tmp_path / "wide.png").pages[0]
-    below = [picture_of(page)[28 + CONFIG.height :, 200:] for page in (plain, wide)]
+    below = [picture_of(page)[28 + CONFIG.height :, 220:] for page in (plain, wide)]
     np.testing.assert_array_equal(*below)
-    captions = [picture_of(page)[28 + CONFIG.height :, :190] for page in (plain, wide)]
+    captions = [picture_of(page)[28 + CONFIG.height :, :210] for page in (plain, wide)]
     assert (captions[0] != captions[1]).any()
 
 
