@@ -193,7 +193,7 @@ def training_speed(
     frame = findings.iloc[:count].assign(role="train")
     heads = label_classes(frame)
     preparation, augmentation = PreparationConfig(), AugmentationConfig()
-    config = TrainingConfig(balance="none", epochs=10**6)
+    config = TrainingConfig(balance="none", epochs=100_000)
     crops = load_crops(frame, preparation, margin=augmentation.margin)
     labels = choose_triplet_labels(heads, None, "finding", 1)
     built = TrainingRun.new_network(network, heads, 0)
