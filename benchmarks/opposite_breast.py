@@ -4,10 +4,10 @@
     python -m benchmarks.opposite_breast --data path/to/mini-mias --work folds/finding-fine-tuned
 
 mini-MIAS is sorted by kind of lesion, so its films may be sorted by batch of digitisation too, and a network can
-learn to tell batches apart. Each test finding whose other breast is normal is asked twice, with its own place and with the
-mirrored place on the normal breast, by its fold's model among the fold's training findings. Both answers are scored
-against the finding's label: what the mirrored place scores above a random order of the gallery is not knowledge of
-the lesion.
+learn to tell batches apart. Each test finding whose other breast is normal is asked twice, with its own place and
+with the mirrored place on the normal breast, by its fold's model among the fold's training findings. Both answers are
+scored against the finding's label: what the mirrored place scores above a random order of the gallery is not
+knowledge of the lesion.
 """
 
 import argparse
