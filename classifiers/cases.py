@@ -13,7 +13,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.classification import Classification, classify
-from classifiers.crossvalidation import choose_targets
+from classifiers.targets import choose_targets
 from embedder.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelError, load_model, read_card, write_atomically
 from embedder.crops import RoiCrop
 from embedder.embedding import EmbeddedFinding, Embedder

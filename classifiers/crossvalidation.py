@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
-from classifiers.classification import name_labels
 from classifiers.folds import Fold, check_no_leak, patient_folds
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
+from classifiers.targets import choose_targets
 from embedder.checkpoint import ModelCard, image_digests, woman_digest
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import patient_key
@@ -27,12 +27,6 @@ from embedder.training import TrainingCallbacks, choose_augmentation, train
 from embedder.trainingplan import SEEDS
 
 Progress = Callable[..., None]
-
-DEFAULT_TARGETS = {
-    "finding": ("lesion_type", "native_lesion_type", "pathology", "density"),
-    "breast": ("density", "pathology"),
-}
-"""Label columns that are scored unless others are named, as far as the manifest has them."""
 
 FOLDS_WITHOUT_TRAINING = 5
 """Folds of women for a model whose card names none of them."""
@@ -67,7 +61,7 @@ def evaluate_model(
     Args:
         frame: A manifest with absolute paths; rows of the other granularity are left out.
         model: Folder of the model.
-        targets: Label columns to score; None for DEFAULT_TARGETS.
+        targets: Label columns to score; None for the usual ones, see `classifiers.targets`.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, 0 to 2**32 - 1.
         device: Where to compute.
@@ -136,7 +130,7 @@ def cross_validate(
         frozen: Use the pretrained backbone as it is instead of training.
         work: Folder where folds are kept; called again with the same arguments, finished folds are taken from there
             and a stopped one goes on. None keeps nothing.
-        targets: Label columns to score; None for DEFAULT_TARGETS.
+        targets: Label columns to score; None for the usual ones, see `classifiers.targets`.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
         device: Where to compute.
@@ -193,39 +187,6 @@ def cross_validate(
         "recipe": recipe.to_dict(),
     }
     return CrossValidation(predictions, make_scorecard(predictions, context, resamples=resamples, seed=seed))
-
-
-def choose_targets(frame: pd.DataFrame, asked: tuple[str, ...] | None, granularity: str) -> tuple[str, ...]:
-    """Return the label columns to score: those asked for, else the usual ones with two classes of two women each.
-
-    Raises:
-        ClassificationError: There are no rows, a column asked for is not there, or no column can be scored.
-    """
-    if frame.empty:
-        raise ClassificationError("targets", "there are no rows, and so no labels", "add rows of other women")
-    women = patient_key(frame)
-
-    def scorable(name: str) -> bool:
-        if name not in frame.columns:
-            return False
-        counts = women.groupby(frame[name].astype("object")).nunique()
-        return int((counts >= 2).sum()) >= 2
-
-    for name in asked or ():
-        if name not in frame.columns:
-            raise ClassificationError("targets", f"there is no column {name!r}", name_labels(frame))
-        if not scorable(name):
-            raise ClassificationError(
-                "targets",
-                f"{name!r} can't be scored: it needs two classes of two women each",
-                name_labels(frame),
-            )
-    chosen = asked or tuple(name for name in DEFAULT_TARGETS[granularity] if scorable(name))
-    if not chosen:
-        raise ClassificationError(
-            "targets", "no label column has two classes of two women each", "add labels to the manifest"
-        )
-    return chosen
 
 
 def _check_seed(seed: int) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from classifiers import ClassificationError, crossvalidation
-from classifiers.crossvalidation import choose_targets, cross_validate, evaluate_model
+from classifiers.crossvalidation import cross_validate, evaluate_model
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import patient_key
 from embedder.recipe import Recipe
@@ -180,22 +180,6 @@ def test_rows_come_back_in_the_manifests_order_whatever_the_order_of_images(
     assert np.array_equal(vectors[0], vectors[2])
     alone, _, _ = crossvalidation._embed(embedder, twice.iloc[[4]].reset_index(drop=True), None, None)
     assert np.allclose(vectors[3], alone[0], atol=1e-5)
-
-
-def test_targets_are_the_usual_ones_that_can_be_scored(synthetic_manifest):
-    frame = synthetic_manifest(12)
-    assert choose_targets(frame, None, "finding") == ("lesion_type", "pathology")
-    assert choose_targets(frame, ("pathology",), "finding") == ("pathology",)
-    for asked, cause in ((("density",), "'density' can't be scored"), (("colour",), "there is no column 'colour'")):
-        with pytest.raises(ClassificationError, match=f"{cause}.*its label columns are lesion_type, pathology$"):
-            choose_targets(frame, asked, "finding")
-    for nothing in (frame.iloc[:0], pd.DataFrame()):
-        for asked in (None, ("pathology",)):
-            with pytest.raises(ClassificationError, match="there are no rows"):
-                choose_targets(nothing, asked, "finding")
-    bare = frame.assign(lesion_type=None, pathology=None)
-    with pytest.raises(ClassificationError, match="no label column"):
-        choose_targets(bare, None, "finding")
 
 
 @pytest.mark.parametrize(("women", "folds"), [(2, 3), (1, 2)])
