@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA ?=
 OUTPUT ?= demo-output
 
-.PHONY: demo test lint format benchmark clean
+.PHONY: demo test test-gpu lint format benchmark clean
 
 # Reads mini-MIAS (DATA=path, else ../shared/data/mini-mias, data/mini-mias, or its official home), trains, indexes,
 # queries, classifies and scores held-out women; without data it runs on eight public DICOM files.
@@ -16,6 +16,10 @@ demo: $(VENV)/.demo
 # One worker a core, one thread a worker: threads of several workers would only wait for each other.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+# What needs a GPU: the same answers there as on the processor.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu -rs tests/index $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

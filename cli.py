@@ -41,6 +41,11 @@ app.add_typer(index_app, name="index")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ManifestPath = Annotated[Path, typer.Argument(help="Manifest, .csv or .parquet.", metavar="MANIFEST")]
 GalleryPath = Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY")]
+# A text: a path would lose one of an address's slashes.
+GalleryPlace = Annotated[
+    str,
+    typer.Argument(help="Folder of the gallery, or milvus://host:port/collection.", metavar="GALLERY"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Threads that read images; one a core unless set.")]
 Granularity = Annotated[str | None, typer.Option(help="finding or breast.")]
@@ -52,6 +57,19 @@ Settings = Annotated[
     ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="The model, where it is not the copy kept in the gallery.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Embed on a Ray cluster: local, auto, or ray://host:port.", metavar="ADDRESS"),
+]
+Engine = Annotated[
+    str | None, typer.Option(help="Search engine, see `mammoseek index rebuild`; auto unless given.", metavar="ENGINE")
+]
+TargetRecall = Annotated[
+    float | None, typer.Option(min=0.5, max=1.0, help="Share of the 10 nearest that must be found; 0.98 unless given.")
+]
+IndexMemory = Annotated[
+    float | None, typer.Option("--memory", min=0.001, help="GiB that the index may take beside the vectors.")
+]
 BoxText = Annotated[
     str | None, typer.Option("--box", help="The place, in pixels of the stored image.", metavar="X0,Y0,X1,Y1")
 ]
@@ -411,12 +429,18 @@ def train_command(
 def index_build(
     manifest: ManifestPath,
     model: Annotated[Path, typer.Option(help="Folder of the model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the gallery.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Folder of the gallery, or milvus://host:port/collection.")
+    ],
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Keep a small picture of each ROI in the gallery: it is patient data.")
     ] = False,
     device: Device = "auto",
     workers: Workers = None,
+    ray: Ray = None,
+    engine: Engine = None,
+    target_recall: TargetRecall = None,
+    memory: IndexMemory = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Embed a manifest's rows into a gallery; rows that are there already are skipped, so a stopped build goes on.
@@ -425,18 +449,21 @@ def index_build(
     Examples:
       mammoseek index build mini-mias.csv --model model -o gallery
       mammoseek index build archive.parquet --model model --thumbnails -o gallery
+      mammoseek index build archive.parquet --model model -o gallery --ray auto --engine ivf-pq
     """
-    _fill(manifest, model, output, thumbnails, device, workers, as_json, new=True)
+    config = _engine_config(engine, target_recall, memory)
+    _fill(manifest, model, output, thumbnails, device, workers, ray, config, as_json, new=True)
 
 
 @index_app.command("add")
 def index_add(
-    gallery: GalleryPath,
+    gallery: GalleryPlace,
     manifest: ManifestPath,
     model: Model = None,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Keep a small picture of each ROI.")] = False,
     device: Device = "auto",
     workers: Workers = None,
+    ray: Ray = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add a manifest's rows to a gallery; rows that are there already are skipped.
@@ -445,21 +472,23 @@ def index_add(
     Example:
       mammoseek index add gallery tonight.csv
     """
-    _fill(manifest, model, gallery, thumbnails, device, workers, as_json, new=False)
+    _fill(manifest, model, gallery, thumbnails, device, workers, ray, {}, as_json, new=False)
 
 
 def _fill(
     manifest: Path,
     model: Path | None,
-    gallery: Path,
+    gallery: str,
     thumbnails: bool,
     device: str,
     workers: int | None,
+    ray: str | None,
+    engine: dict[str, Any],
     as_json: bool,
     *,
     new: bool,
 ) -> None:
-    from classifiers.cases import add_to_gallery, new_gallery
+    from classifiers.filling import add_to_gallery, new_gallery
     from embedder.manifest import read_manifest
 
     frame = read_manifest(manifest)
@@ -468,9 +497,10 @@ def _fill(
         progress_bar("Embedding") as progress,
     ):
         options: dict[str, Any] = {"thumbnails": thumbnails, "device": device, "workers": workers, "progress": progress}
+        options["ray"] = ray
         if new:
             assert model is not None
-            report = new_gallery(frame, model, gallery, **options)
+            report = new_gallery(frame, model, gallery, engine=engine, **options)
         else:
             report = add_to_gallery(frame, gallery, model=model, **options)
     for line in report.cleaned:
@@ -482,53 +512,61 @@ def _fill(
                 "added": report.added,
                 "already_there": report.already_there,
                 "failures": report.failures,
+                "notes": report.notes,
             }
         )
     else:
         there = f", {report.already_there} were there already" if report.already_there else ""
         say(f"Added {report.added} rows to {gallery}{there}")
+    for note in report.notes:
+        say(f"Note: {note}")
     report_failures(report.failures, "rows")
 
 
 @index_app.command("remove")
 def index_remove(
-    gallery: GalleryPath,
+    gallery: GalleryPlace,
     patient: Annotated[str | None, typer.Option(help="Remove this woman.")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Remove this data set, or the --patient of this data set.")
     ] = None,
+    study: Annotated[str | None, typer.Option(help="Remove this examination.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Remove this row. Repeatable.")] = None,
     where: Annotated[str | None, typer.Option(help="Remove rows for which this holds.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove rows so that their vectors, records and pictures are in no file of the gallery afterwards.
 
+    Every file is read back and searched to prove it, and `removals.log` in the gallery says that it was done, without
+    saying who was removed.
+
     \b
     Examples:
       mammoseek index remove gallery --patient mias-007 --dataset mini-mias
       mammoseek index remove gallery --where "dataset == 'trial' and age < 40"
     """
-    from index.upkeep import remove_rows
+    from classifiers.filling import take_out
 
     with interruptible("Nothing was removed unless it was said: run the same command again."):
-        report = remove_rows(gallery, patient=patient, dataset=dataset, row_ids=row or (), where=where)
+        report = take_out(gallery, patient=patient, dataset=dataset, study=study, row_ids=row or (), where=where)
     if as_json:
         print_json(report.to_dict())
     else:
-        say(f"Removed {report.removed} rows, {report.remaining} are left. Checked: nothing of them is in any file.")
+        checked = "no question finds them" if "milvus" in gallery[:6] else "nothing of them is in any file"
+        say(f"Removed {report.removed} rows, {report.remaining} are left. Checked: {checked}.")
 
 
 @index_app.command("info")
-def index_info(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
+def index_info(gallery: GalleryPlace, as_json: JsonFlag = False) -> None:
     """Show what a gallery holds and what it is bound to.
 
     \b
     Example:
       mammoseek index info gallery
     """
-    from index.upkeep import gallery_info
+    from classifiers.filling import describe_gallery
 
-    found = gallery_info(gallery)
+    found = describe_gallery(gallery)
     if as_json:
         print_json(found)
         return
@@ -550,25 +588,158 @@ def _line(value: object) -> object:
 
 
 @index_app.command("verify")
-def index_verify(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
-    """Check every digest of a gallery and name what is damaged.
+def index_verify(
+    gallery: GalleryPath,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make a damaged index again, and delete what a killed writer left.")
+    ] = False,
+    drop_damaged: Annotated[
+        bool, typer.Option("--drop-damaged", help="Give up damaged segments, after listing their rows.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check every digest of a gallery and name what is damaged, with the rows that it held.
 
     \b
-    Example:
+    Examples:
       mammoseek index verify gallery
+      mammoseek index verify gallery --repair
     """
-    from classifiers.cases import verify_with_model
+    from classifiers.filling import verify_with_model
+    from index.repair import repair_gallery
 
     report = verify_with_model(gallery)
+    mended: tuple[str, ...] = ()
+    if repair or drop_damaged:
+        mended = repair_gallery(gallery, drop_damaged=drop_damaged)
+        after = verify_with_model(gallery)
+    else:
+        after = report
     if as_json:
-        print_json(report.to_dict())
+        print_json({**after.to_dict(), "before": report.to_dict(), "mended": mended} if mended else after.to_dict())
     else:
         print_table(
             ("file", "state", "rows", "what is wrong"), [(f.file, f.state, f.rows, f.problem) for f in report.files]
         )
-        say("All is well." if report.ok else "The gallery is damaged.")
-    if not report.ok:
+        for file in report.damaged:
+            if file.row_ids:
+                more = f" and {len(file.row_ids) - 20} more" if len(file.row_ids) > 20 else ""
+                typer.echo(f"{file.file} held {', '.join(file.row_ids[:20])}{more}")
+        for line in mended:
+            say(line)
+        say("All is well." if after.ok else "The gallery is damaged.")
+    if not after.ok:
         raise typer.Exit(console.EXIT_FAILED)
+
+
+@index_app.command("rebuild")
+def index_rebuild(
+    gallery: GalleryPath,
+    engine: Engine = None,
+    target_recall: TargetRecall = None,
+    memory: IndexMemory = None,
+    training_rows: Annotated[int | None, typer.Option(min=1, help="Rows that the index is trained on.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--search", help="A search parameter, found by measuring unless given.", metavar="NAME=VALUE"),
+    ] = None,
+    device: Device = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a gallery's index anew from its vectors, perhaps with another engine.
+
+    Engines: auto (chosen by rows, memory and recall), exact, float16, int8, hnsw, ivf, ivf-sq, ivf-pq, or a FAISS
+    factory string. All but exact propose candidates, which are then compared exactly with the query.
+
+    \b
+    Examples:
+      mammoseek index rebuild gallery
+      mammoseek index rebuild gallery --engine ivf-pq --target-recall 0.99
+      mammoseek index rebuild gallery --engine "IVF4096,SQ8" --search nprobe=32 --device cuda
+    """
+    from classifiers.filling import index_device
+    from index.indexing import rebuild_index
+
+    config = _engine_config(engine, target_recall, memory, training_rows, parameter)
+    with interruptible("The gallery is as it was: run the same command again."):
+        description = rebuild_index(gallery, config, device=index_device(device), progress=say)
+    if as_json:
+        print_json(description)
+        return
+    print_table(("what", "value"), [(name, _line(value)) for name, value in description.items()])
+
+
+@index_app.command("compact")
+def index_compact(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
+    """Join the small segments that nightly additions leave; `index add` does it where many have gathered.
+
+    \b
+    Example:
+      mammoseek index compact gallery
+    """
+    from index.writer import GalleryWriter
+
+    with interruptible("The gallery is as it was: run the same command again."), GalleryWriter(gallery) as writer:
+        fewer = writer.compact()
+        segments, cleaned = len(writer.manifest.segments), writer.cleaned
+    for line in cleaned:
+        say(f"Cleaned up after a stopped writer: {line}")
+    if as_json:
+        print_json({"gallery": str(gallery), "segments": segments, "fewer": fewer})
+    else:
+        say(f"{segments} segments, {fewer} fewer than before")
+
+
+@index_app.command("copy")
+def index_copy(
+    source: Annotated[str, typer.Argument(help="Folder of the gallery, or its address on Milvus.")],
+    target: Annotated[str, typer.Argument(help="Where to: an address on Milvus, or a folder.")],
+    thumbnails: Annotated[bool, typer.Option(help="Copy the small pictures too.")] = True,
+    milvus_index: Annotated[str, typer.Option(help="Milvus's index: FLAT is exact, HNSW is not.")] = "FLAT",
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a gallery from a folder to Milvus, or back, without loss; a copy that was stopped goes on.
+
+    \b
+    Examples:
+      mammoseek index copy gallery milvus://localhost:19530/findings
+      mammoseek index copy gallery milvus:///data/findings.db/findings
+      mammoseek index copy milvus://localhost:19530/findings gallery-back
+    """
+    from classifiers.filling import copy_gallery
+
+    with interruptible("Run the same command again: the copy goes on."), progress_bar("Copying") as progress:
+        report = copy_gallery(source, target, thumbnails=thumbnails, index=milvus_index, progress=progress)
+    if as_json:
+        print_json({"added": report.added, "already_there": report.already_there, "failures": report.failures})
+    else:
+        say(f"Copied {report.added} rows to {target}, {report.already_there} were there already")
+    report_failures(report.failures, "rows")
+
+
+def _engine_config(
+    engine: str | None,
+    target_recall: float | None,
+    memory: float | None,
+    training_rows: int | None = None,
+    parameters: list[str] | None = None,
+) -> dict[str, Any]:
+    """Return what is asked of an engine; of what is not, the gallery goes on as it was asked before."""
+    asked: dict[str, Any] = {
+        "engine": engine,
+        "target_recall": target_recall,
+        "memory_bytes": None if memory is None else int(memory * (1 << 30)),
+        "training_rows": training_rows,
+    }
+    if parameters:
+        asked["search"] = {}
+        for pair in parameters:
+            name, _, value = pair.partition("=")
+            try:
+                asked["search"][name] = float(value)
+            except ValueError:
+                raise typer.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint="--search") from None
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 # --------------------------------------------------------------------------------------- query and classify
@@ -576,14 +747,45 @@ def index_verify(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
 
 @app.command("query")
 def query_command(
-    gallery: GalleryPath,
+    gallery: GalleryPlace,
     image: ImagePath = None,
     box: BoxText = None,
     row: Annotated[
-        str | None, typer.Option(help="Ask with a row of the gallery instead of an image.", metavar="ROW_ID")
+        list[str] | None,
+        typer.Option(
+            help="Ask with a row of the gallery instead of an image. Repeated: views of one finding.", metavar="ROW_ID"
+        ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another view of the same finding. Repeatable.", metavar="IMAGE@X0,Y0,X1,Y1"),
+    ] = None,
+    fusion: Annotated[str, typer.Option(help="Several views: the mean of their similarities, or the max.")] = "mean",
+    k: Annotated[int | None, typer.Option("-k", help="How many neighbours; 10 unless --minimum is given.")] = None,
+    minimum: Annotated[
+        float | None, typer.Option(help="Smallest similarity of a neighbour. Without -k: all that reach it.")
+    ] = None,
     where: Where = None,
+    group_by: Annotated[str, typer.Option(help="Limit the rows of one woman, study or lesion.")] = "woman",
+    per_group: Annotated[int, typer.Option(min=0, help="Rows of one group at most; 0 for no limit.")] = 1,
+    per_class: Annotated[
+        str | None,
+        typer.Option(help="The nearest of each class: pathology, or COLUMN=VALUE,VALUE.", metavar="COLUMN"),
+    ] = None,
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option(help="Prefer what agrees, as in margin:0.1 or density=D:0.05. Repeatable.", metavar="FACET"),
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="A row that is alike: the query moves toward it.", metavar="ROW_ID")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="A row that is not: the query moves away from it.", metavar="ROW_ID")
+    ] = None,
+    least_percentile: Annotated[
+        float,
+        typer.Option(help="No close precedent where fewer per cent of the gallery's women have one so far."),
+    ] = 5.0,
     patient: Patient = None,
     dataset: Dataset = None,
     include_same_patient: SamePatient = False,
@@ -594,47 +796,104 @@ def query_command(
     model: Model = None,
     montage: Annotated[Path | None, typer.Option(help="Write a picture of the query and its neighbours.")] = None,
     device: Device = "cpu",
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Go on without damaged segments.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the most similar findings of other women, with what is known of them.
+    """Find the most similar findings of other women, with what is known of them: one of each woman, unless asked.
 
     \b
     Examples:
       mammoseek query gallery mdb028.png --box 282,653,395,766 --spacing-mm 0.2 -k 5 --montage answer.png
       mammoseek query gallery --row mdb028-1 --where "pathology in ('benign', 'malignant')" --json
-      mammoseek query breast-gallery study/left-mlo.dcm --patient 4711
+      mammoseek query gallery cc.dcm --box 900,700,1100,930 --also mlo.dcm@1200,800,1500,1130 --per-class pathology
+      mammoseek query gallery --row mdb028-1 --prefer margin:0.1 --prefer density:0.05 --like mdb010-1 --unlike mdb005-1
+      mammoseek query gallery --row mdb028-1 --minimum 0.9
+      mammoseek query milvus://localhost:19530/findings --row mdb028-1
     """
     from classifiers.cases import ask_source
+    from index.answers import Question
+    from index.facets import Facet
+    from index.grouping import PerClass
+    from index.refinement import Refinement
 
+    names: list[str | None] = [*row] if row else [None]
+    first, *further = [
+        _source(image, box, name, patient, dataset, spacing_mm, view, frame, for_processing) for name in names
+    ]
+    further += [_other_view(text, spacing_mm, for_processing) for text in also or ()]
     answer = ask_source(
         gallery,
-        _source(image, box, row, patient, dataset, spacing_mm, view, frame, for_processing),
-        k=k,
-        where=where,
-        include_same_patient=include_same_patient,
+        first,
+        Question(
+            k=k if k is not None or minimum is not None else 10,
+            where=where,
+            include_same_patient=include_same_patient,
+            minimum=minimum,
+            group_by=group_by,
+            per_group=per_group,
+            per_class=None if per_class is None else PerClass.parse(per_class),
+            facets=tuple(Facet.parse(text) for text in prefer or ()),
+            refinement=Refinement(tuple(like or ()), tuple(unlike or ())) if like or unlike else None,
+            fusion=fusion,  # type: ignore[arg-type]
+            least_percentile=least_percentile,
+        ),
+        further=further,
         model=model,
         device=device,
         montage=montage,
+        skip_damaged=skip_damaged,
     )
     found = answer.to_dict()
     if as_json:
         print_json(found)
     else:
-        rows = [
-            (
-                *(n["rank"], n["row_id"], n["patient_id"], n["similarity"]),
-                *(n.get(name) for name in _SHOWN),
-                Path(n["path"] or "").name,
-            )
-            for n in found["neighbours"]
-        ]
         shown = [name.replace("_", " ") for name in _SHOWN]
-        print_table(("rank", "row", "woman", "similarity", *shown, "image"), rows)
+        for title, neighbours in _lists(found):
+            rows = [
+                (
+                    *(n["rank"], n["row_id"], n["patient_id"], n["similarity"]),
+                    *(n.get(name) for name in _SHOWN),
+                    Path(n["path"] or "").name,
+                )
+                for n in neighbours
+            ]
+            print_table(("rank", "row", "woman", "similarity", *shown, "image"), rows, title)
         excluded = found["excluded_patient"]
         typer.echo(f"Left out: {excluded} ({found['excluded_rows']} rows)" if excluded else "Left out: nobody")
+        near = found["closeness"]
+        if near and near["percentile"] is not None and not near["no_close_precedent"]:
+            typer.echo(
+                f"Closest precedent: {near['best_similarity']:.3f}, closer than what {near['percentile']:.0f} % of"
+                " the gallery's women find among the others"
+            )
         _print_notes(found["notes"])
     if montage:
         say(f"Montage in {montage}")
+
+
+def _lists(found: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the neighbours of an answer as one list, or as one of each class."""
+    neighbours = found["neighbours"]
+    if found["classes"] is None:
+        return [("", neighbours)]
+    lists, start = [], 0
+    for part in found["classes"]:
+        lists.append((f"{part['value']}:", neighbours[start : start + part["neighbours"]]))
+        start += part["neighbours"]
+    return lists
+
+
+def _other_view(text: str, spacing_mm: float | None, for_processing: bool):  # type: ignore[no-untyped-def]
+    from classifiers.cases import Source
+    from embedder.findings import Box
+
+    path, at, box = text.rpartition("@")
+    return Source(
+        path=Path(path if at else box),
+        box=Box.parse(box) if at else None,
+        spacing_mm=spacing_mm,
+        allow_for_processing=for_processing,
+    )
 
 
 _SHOWN = ("lesion_type", "pathology", "density", "laterality", "view")
@@ -678,7 +937,7 @@ def _source(  # type: ignore[no-untyped-def]
 
 @app.command("classify")
 def classify_command(
-    gallery: GalleryPath,
+    gallery: GalleryPlace,
     image: ImagePath = None,
     box: BoxText = None,
     row: Annotated[str | None, typer.Option(help="Classify a row of the gallery.", metavar="ROW_ID")] = None,

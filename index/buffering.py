@@ -1,6 +1,5 @@
 """From a stream of embedded batches to segments of a useful size."""
 
-import time
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +10,9 @@ from index import GalleryError
 from index.records import clashing_column, to_columns, to_frame
 from index.writer import GalleryWriter
 
-SEGMENT_ROWS = 2048
-"""Rows after which a segment is committed."""
-
-COMMIT_SECONDS = 30.0
-"""Seconds of work after which it is, so that a stop loses little."""
+SEGMENT_ROWS = 512
+"""Rows after which a segment is committed: few, so that a stop loses little. Rows alone decide, never the clock: the
+same findings give the same files, on however many machines they were embedded."""
 
 
 class Batch(Protocol):
@@ -53,7 +50,6 @@ class SegmentBuffer:
         self._records: list[pd.DataFrame] = []
         self._vectors: list[npt.NDArray[np.float32]] = []
         self._thumbnails: list[bytes] = []
-        self._since = time.monotonic()
 
     def add(self, batch: Batch, rows: npt.NDArray[np.int64]) -> int:
         """Take some rows of a batch; return how many were committed."""
@@ -62,8 +58,7 @@ class SegmentBuffer:
             self._vectors.append(batch.vectors[rows])
             pictures = batch.thumbnails
             self._thumbnails += [b"" if pictures is None else pictures[row] for row in rows]
-        full = len(self._thumbnails) >= SEGMENT_ROWS or time.monotonic() - self._since >= COMMIT_SECONDS
-        return self.flush() if full else 0
+        return self.flush() if len(self._thumbnails) >= SEGMENT_ROWS else 0
 
     def flush(self) -> int:
         """Commit what was taken; return how many rows."""

@@ -1,29 +1,19 @@
 """What a filter is made of: conditions on columns, and which rows are known to meet them."""
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from index import QueryError
-from index.records import Column, to_column
+from index.table import Encoded, RecordTable
 
 Mask = npt.NDArray[np.bool_]
 Literal = str | int | float | bool
 
-_APPLY: dict[str, Callable[[Any, Any], Any]] = {
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
 _KIND_NAMES = {"text": "texts", "integer": "numbers", "number": "numbers", "boolean": "truth values"}
 
 
@@ -37,24 +27,24 @@ class Truth(NamedTuple):
 class Table:
     """The columns that a filter asks for, and errors that name it."""
 
-    def __init__(self, records: pd.DataFrame, text: str) -> None:
+    def __init__(self, records: RecordTable, text: str) -> None:
         self._records = records
         self.text = text
 
-    def column(self, name: str) -> Column:
+    def column(self, name: str) -> Encoded:
         """Return a column, or refuse one that is not there."""
-        if name not in self._records.columns:
-            names = [str(column) for column in self._records.columns]
+        if name not in self._records:
+            names = self._records.names
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}? " if close else ""
             raise self.error(f"there is no column {name!r}", f"{hint}the columns are {', '.join(names)}")
-        return to_column(self._records[name], name, self.text)
+        return self._records.column(name)
 
     def error(self, cause: str, remedy: str = "") -> QueryError:
         """Return an error about the filter."""
         return QueryError(f"filter {self.text!r}", cause, remedy)
 
-    def check(self, name: str, column: Column, literal: Literal) -> None:
+    def check(self, name: str, column: Encoded, literal: Literal) -> None:
         """Refuse to compare a text with a number. A column that is empty throughout clashes with nothing."""
         kinds = {str: "texts", bool: "truth values"}
         wanted = kinds.get(type(literal), "numbers")
@@ -86,7 +76,7 @@ class Comparison:
             )
         if not column.known:
             return _unknown(column)
-        return _known(column, _APPLY[self.operator](column.cells, _fitting(column, self.literal)))
+        return _known(column, column.compare(self.operator, _fitting(column, self.literal)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ class Membership:
             table.check(self.name, column, literal)
         if not column.known:
             return _unknown(column)
-        holds = [np.asarray(column.cells == _fitting(column, literal), np.bool_) for literal in self.literals]
+        holds = [column.compare("==", _fitting(column, literal)) for literal in self.literals]
         return _known(column, reduce(np.logical_or, holds))
 
 
@@ -135,7 +125,7 @@ class Bare:
                 f"{self.name} holds {_KIND_NAMES[column.kind]}, not truth values",
                 f"compare it, as in `{self.name} == …`",
             )
-        return _known(column, column.cells)
+        return _known(column, column.distinct)
 
 
 @dataclass(frozen=True)
@@ -168,15 +158,16 @@ class Joined:
 Node = Comparison | Membership | Missing | Bare | Not | Joined
 
 
-def _fitting(column: Column, literal: Literal) -> Literal:
+def _fitting(column: Encoded, literal: Literal) -> Literal:
     return float(literal) if column.kind == "number" else literal
 
 
-def _unknown(column: Column) -> Truth:
-    nothing = np.zeros(len(column.cells), np.bool_)
+def _unknown(column: Encoded) -> Truth:
+    nothing = np.zeros(len(column), np.bool_)
     return Truth(nothing, nothing)
 
 
-def _known(column: Column, holds: Any) -> Truth:
+def _known(column: Encoded, holds: Any) -> Truth:
+    # Of a text, each distinct one was looked at once.
     truth = np.asarray(holds, np.bool_)
-    return Truth(truth & ~column.missing, ~truth & ~column.missing)
+    return Truth(column.spread(truth, False), column.spread(~truth, False))

@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Self
 
@@ -35,6 +37,26 @@ def storage_error(path: Path, error: OSError) -> GalleryError:
         reason = os.strerror(error.errno or 0).lower()
         return GalleryError(path, f"can't be written or read here ({reason})", "check the folder's permissions")
     return GalleryError(path, error.strerror or str(error))
+
+
+def open_plain(path: Path) -> io.FileIO:
+    """Open a file for reading, unbuffered; never wait for a pipe, nor read a device that has no end.
+
+    Raises:
+        GalleryError: It is no plain file.
+        OSError: It can't be opened.
+    """
+    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        kind = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise GalleryError(path, "is no plain file", "restore it from a copy")
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def sync_folder(folder: Path) -> None:
@@ -120,10 +142,14 @@ class WriterLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        # A full disk must not stop a removal that would free it: the note is a courtesy.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        try:
+            # A full disk must not stop a removal that would free it: the note is a courtesy.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back."""

@@ -1,145 +1,193 @@
-"""FAISS behind one way to ask: exact inner product, with answers that do not depend on how it was computed.
+"""The door to all engines: exact search, approximate indexes by FAISS, and both on a GPU.
 
-FAISS sums in float32, in an order that depends on the number of queries, on threads and on the processor. So
-it only proposes: every row whose score lies within the rounding error of the k-th. The similarities of these
-are then summed in float64 in a fixed order, and equal ones are ordered by row id.
+Everything that asks for neighbours goes through an `Engine`; which one is a matter of rows, memory and recall.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
+
+from index import GalleryError, faissfile, gpu, turning
+from index.approximate import MEASURED_AT, ApproximateEngine
+from index.exact import ExactEngine
+from index.nearest import Engine, Hits, Names
+from index.presets import TRAINING_PER_CELL, Plan, choose, make_index
+from index.proposals import faiss_threads
+from index.tuning import Sample, tune
+from index.vectors import Positions, StoredVectors
+
+faiss: Any = _faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
+
+__all__ = ["Engine", "EngineConfig", "Hits", "build_engine", "exact_engine", "open_engine", "unit_length"]
 
 UNIT_TOLERANCE = 1e-3
 """How far the length of a vector may be from 1."""
 
-# Its Python wrappers take other arguments than the C++ classes that its stubs describe.
-_faiss: Any = faiss
-
-_SPARE = 16  # candidates asked for beyond k, so that one search is enough unless there are many ties
-_WIDEN = 4
-_BLOCK_SCORES = 1 << 22  # candidate scores held at a time
-_BLOCK_TERMS = 1 << 22  # float64 products held at a time
-
-Vectors = npt.NDArray[np.float32]
+_TRAINING_SEED = 1
+_TRAINING_ROWS = 100_000  # of an index without cells
+_RESERVE = 0.5  # of the misses that are allowed are kept for questions unlike those that are measured
 
 
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """The nearest rows of q queries, best first.
+@dataclass(frozen=True)
+class EngineConfig:
+    """Which engine a gallery is searched with.
 
     Attributes:
-        similarities: float32 (q, k), -inf where fewer than k rows are allowed.
-        positions: int64 (q, k) into the gallery's rows, -1 where fewer than k rows are allowed.
+        engine: A preset (auto, exact, float16, int8, hnsw, ivf, ivf-sq, ivf-pq) or a FAISS factory string.
+        target_recall: The share of the 10 nearest that an approximate engine should find.
+        memory_bytes: What the index may take beside the vectors; any when None.
+        training_rows: How many rows an index is trained on; 64 for each of its cells when None.
+        threads: Threads of FAISS in a build and a search; all when None.
+        search: Search parameters: nprobe or efSearch, candidates; found by measuring where not given.
     """
 
-    similarities: npt.NDArray[np.float32]
-    positions: npt.NDArray[np.int64]
+    engine: str = "auto"
+    target_recall: float = 0.98
+    memory_bytes: int | None = None
+    training_rows: int | None = None
+    threads: int | None = None
+    search: Mapping[str, float] = field(default_factory=dict)
 
-
-class ExactEngine:
-    """Exact search by inner product.
-
-    Args:
-        vectors: float32 (n, d), unit length within 0.001.
-        row_ids: (n,) by which equal similarities are ordered.
-        index: A FAISS index of these vectors; made where there is none.
-    """
-
-    def __init__(
-        self, vectors: Vectors, row_ids: npt.NDArray[np.object_], index: faiss.IndexFlat | None = None
-    ) -> None:
-        self._vectors = np.ascontiguousarray(vectors, np.float32)
-        self._place = np.empty(len(row_ids), np.int64)
-        self._place[np.argsort(row_ids, kind="stable")] = np.arange(len(row_ids))
-        if index is None:
-            index = faiss.IndexFlatIP(vectors.shape[1])
-            index.add(self._vectors)
-        self._index = index
-        # A sum of d products in float32 is off by at most about d units of rounding, in whatever order it is
-        # summed (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); both the k-th score
-        # and the one compared with it are so. The factor covers lengths that are not quite 1.
-        self._margin = np.float32(2 * 1.01 * (vectors.shape[1] + 2) * 2.0**-24)
-
-    def to_bytes(self) -> bytes:
-        """Return the FAISS index as bytes for a cache."""
-        return bytes(faiss.serialize_index(self._index).tobytes())
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {**asdict(self), "search": dict(self.search)}
 
     @classmethod
-    def from_bytes(cls, data: bytes, vectors: Vectors, row_ids: npt.NDArray[np.object_]) -> "ExactEngine":
-        """Read an index back.
-
-        Args:
-            data: What `to_bytes` returned. FAISS trusts it: check its digest first.
-            vectors: float32 (n, d) that it must hold.
-            row_ids: (n,).
+    def from_dict(cls, values: Mapping[str, Any]) -> "EngineConfig":
+        """Read what `to_dict` returned.
 
         Raises:
-            ValueError: It holds another index, or other vectors.
+            GalleryError: It is something else.
         """
-        try:
-            index: Any = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except RuntimeError as error:
-            raise ValueError("FAISS can't read it") from error
-        exact = isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_INNER_PRODUCT
-        if not exact or (index.ntotal, index.d) != vectors.shape:
-            raise ValueError("it is not an exact index of this size")
-        held = faiss.rev_swig_ptr(index.get_xb(), vectors.size) if vectors.size else np.empty(0, np.float32)
-        if not np.array_equal(held.view(np.uint32), np.ascontiguousarray(vectors).ravel().view(np.uint32)):
-            raise ValueError("it holds other vectors")
-        return cls(vectors, row_ids, index)
+        unknown = set(values) - {known.name for known in fields(cls)}
+        if unknown:
+            raise GalleryError("engine", f"{', '.join(sorted(unknown))} is not known", "write the settings anew")
+        config = cls(**values)
+        counts = (config.memory_bytes, config.training_rows, config.threads)
+        fits = isinstance(config.engine, str) and isinstance(config.search, Mapping)
+        fits = fits and all(value is None or (type(value) is int and value > 0) for value in counts)
+        fits = fits and all(type(value) in (int, float) for value in (config.target_recall, *config.search.values()))
+        if not fits:
+            raise GalleryError("engine", f"its settings are {dict(values)!r:.200}", "write the settings anew")
+        return config
 
-    def search(self, queries: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> Hits:
-        """Return the k nearest allowed rows of each query.
 
-        The same query gets the same bits whatever else is asked with it, on however many threads.
+def exact_engine(vectors: StoredVectors, names: Names, *, device: str = "cpu") -> Engine:
+    """Return exact search over the vectors.
 
-        Args:
-            queries: float32 (q, d), unit length.
-            k: How many, at least 1.
-            allowed: bool (n,), rows that may answer; all when omitted. Rows are left out within the search:
-                as long as k rows are allowed, k come back.
-        """
-        similarities = np.full((len(queries), k), -np.inf, np.float32)
-        positions = np.full((len(queries), k), -1, np.int64)
-        for query, candidates in self._candidates(np.ascontiguousarray(queries, np.float32), k, allowed):
-            scores = exact_similarities(queries[query], self._vectors, candidates)
-            best = np.lexsort((self._place[candidates], -scores))[:k]
-            similarities[query, : len(best)] = scores[best]
-            positions[query, : len(best)] = candidates[best]
-        return Hits(similarities, positions)
+    Args:
+        vectors: Of n rows.
+        names: Returns row ids, by which equal similarities are ordered.
+        device: As for `build_engine`.
+    """
+    return gpu.moved(ExactEngine(vectors, names), device)
 
-    def _candidates(
-        self, queries: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Yield each query's position with all rows that may be among its k nearest."""
-        available = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
-        wanted = min(k, available)
-        if not wanted:
-            return
-        parameters = None
-        if available < len(self._vectors):
-            bits = np.packbits(np.asarray(allowed, np.bool_), bitorder="little")
-            parameters = _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(bits))
-        # Once any library imports faiss.contrib.torch_utils, as pytorch-metric-learning does, `search` is one that
-        # knows no parameters, and FAISS's own is kept as `search_numpy`.
-        search = getattr(self._index, "search_numpy", self._index.search)
-        pending, width = np.arange(len(queries)), min(wanted + _SPARE, available)
-        while pending.size:
-            incomplete = []
-            block = max(1, _BLOCK_SCORES // width)
-            for part in (pending[start : start + block] for start in range(0, len(pending), block)):
-                scores, found = search(queries[part], width, params=parameters)
-                least = scores[:, wanted - 1 : wanted] - self._margin
-                for line, query in enumerate(part.tolist()):
-                    if width < available and scores[line, -1] >= least[line, 0]:
-                        incomplete.append(query)
-                    else:
-                        yield query, found[line][scores[line] >= least[line, 0]]
-            pending, width = np.array(incomplete, np.int64), min(width * _WIDEN, available)
+
+def build_engine(
+    config: EngineConfig,
+    vectors: StoredVectors,
+    numbers: Positions,
+    names: Names,
+    *,
+    groups: npt.NDArray[np.integer] | None = None,
+    progress: Callable[[str], None] | None = None,
+    device: str = "cpu",
+) -> Engine:
+    """Build the engine that is asked for; `auto` chooses here.
+
+    Args:
+        config: What is asked for.
+        vectors: Of n rows.
+        numbers: int64 (n,), increasing: the name of each row within an index.
+        names: Returns row ids.
+        groups: int (n,), the woman of each row: search parameters are then chosen for questions about another woman.
+        progress: Told in a line what is being done.
+        device: cpu, cuda (all GPUs), or cuda with the numbers of some, as in "cuda:0" or "cuda:0,1".
+
+    Raises:
+        GalleryError: There is no such engine, or it can't be built of these rows or within this memory.
+    """
+    tell = progress or (lambda line: None)
+    rows = len(vectors)
+    plan = choose(config.engine, rows, vectors.dimension, config.target_recall, config.memory_bytes)
+    if plan is None or not rows:
+        return exact_engine(vectors, names, device=device)
+    began = time.monotonic()
+    tell("searching exactly for what the index should find")
+    sample = Sample(vectors, names, groups)
+    with faiss_threads(config.threads):
+        index, trained_on = _trained(plan, config, vectors, ~sample.held_out, tell, device)
+        _add(index, vectors, numbers, ~sample.held_out, tell)
+    description: dict[str, Any] = {
+        "engine": config.engine,
+        "factory": plan.factory,
+        "threads": config.threads,
+        "rows": rows,
+        "trained_for": rows,
+        "training_rows": trained_on,
+        "target_recall": config.target_recall,
+        "faiss": faiss.__version__,
+    }
+    until = int(numbers[-1]) + 1
+    tell("choosing search parameters")
+    engine = ApproximateEngine(index, description, until, vectors, numbers, names)
+    choice = tune(engine, sample, 1 - (1 - config.target_recall) * _RESERVE, config.search)
+    with faiss_threads(config.threads):
+        _add(index, vectors, numbers, sample.held_out, tell)
+    low, high = choice.interval
+    description |= {
+        "search": choice.search,
+        "recall": round(choice.recall, 4),
+        "recall_interval": [round(low, 4), round(high, 4)],
+        "recall_at": MEASURED_AT,
+        "recall_queries": len(choice.recalls),
+        "bytes": int(faiss.serialize_index(index).nbytes),
+        "build_seconds": round(time.monotonic() - began, 1),
+    }
+    return gpu.moved(ApproximateEngine(index, description, until, vectors, numbers, names), device)
+
+
+def open_engine(
+    data: bytes,
+    description: Mapping[str, Any],
+    until: int,
+    vectors: StoredVectors,
+    numbers: Positions,
+    names: Names,
+    *,
+    device: str = "cpu",
+) -> Engine:
+    """Read an engine back.
+
+    Args:
+        data: What `Engine.to_bytes` returned. FAISS trusts it: check its digest first.
+        description: The engine's.
+        until: The engine's.
+        vectors: Of n rows.
+        numbers: int64 (n,), increasing.
+        names: Returns row ids.
+        device: As for `build_engine`.
+
+    Raises:
+        ValueError: The bytes are no index, or not one of these rows, or the description is not one of it.
+    """
+    held = numbers[: int(np.searchsorted(numbers, until))]
+    index = faissfile.read_index(data, vectors.dimension, held)
+    # Where it was built says nothing about where it is searched.
+    said = {name: value for name, value in description.items() if name not in ("device", "note")}
+    engine = ApproximateEngine(index, said, until, vectors, numbers, names)
+    _check_search(said, engine.proposer.breadth)
+    if len(held):
+        try:  # a first question shows what no check of its parts does
+            engine.search(vectors.take(np.zeros(1, np.int64)), 1)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError("it can't be searched") from error
+    return gpu.moved(engine, device)
 
 
 def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
@@ -155,25 +203,49 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     return np.asarray(np.abs(lengths - 1) <= UNIT_TOLERANCE)
 
 
-def exact_similarities(
-    query: npt.NDArray[np.float32], vectors: Vectors, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Return the inner product of a query with some rows, the same bits on every machine.
+def _trained(
+    plan: Plan,
+    config: EngineConfig,
+    vectors: StoredVectors,
+    allowed: npt.NDArray[np.bool_],
+    tell: Callable[[str], None],
+    device: str,
+) -> tuple[Any, int]:
+    """Return an empty index that is ready for rows, and how many it was trained on."""
+    wanted = config.training_rows or (TRAINING_PER_CELL * plan.cells or _TRAINING_ROWS)
+    rows = np.flatnonzero(allowed)
+    chosen = np.sort(np.random.default_rng(_TRAINING_SEED).choice(rows, min(len(rows), wanted), replace=False))
+    index = make_index(plan.factory, vectors.dimension)
+    tell(f"training {plan.factory} on {len(chosen):,} rows")
+    sample = vectors.take(chosen)
+    try:
+        turning.prepare(index, sample)
+        with gpu.training(index, device):
+            index.train(sample)
+    except (RuntimeError, MemoryError, ValueError) as error:
+        raise GalleryError(
+            "engine", f"FAISS can't train {plan.factory} on {len(chosen):,} rows", "take another, or more rows"
+        ) from error
+    return index, len(chosen)
 
-    A product of two float32 is exact in float64, and a running sum has only one order.
 
-    Args:
-        query: float32 (d,).
-        vectors: float32 (n, d).
-        rows: int64 (m,) into vectors.
+def _add(
+    index: Any, vectors: StoredVectors, numbers: Positions, chosen: npt.NDArray[np.bool_], tell: Callable[[str], None]
+) -> None:
+    tell(f"adding {np.count_nonzero(chosen):,} rows")
+    try:
+        faissfile.add_rows(index, vectors, numbers, chosen)
+    except (RuntimeError, MemoryError) as error:
+        raise GalleryError("engine", "FAISS can't add the rows", "take an index that needs less memory") from error
 
-    Returns:
-        float32 (m,).
-    """
-    similarities = np.empty(len(rows), np.float32)
-    block = max(1, _BLOCK_TERMS // len(query))
-    for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        products = vectors[rows[part]].astype(np.float64) * query.astype(np.float64)
-        similarities[part] = np.cumsum(products, axis=1)[:, -1]
-    return similarities
+
+def _check_search(description: Mapping[str, Any], breadth: str | None) -> None:
+    search, threads = description.get("search"), description.get("threads")
+    if not isinstance(search, Mapping):
+        raise ValueError("its search parameters are missing")
+    for name in ("candidates", *([breadth] if breadth else [])):
+        value = search.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1 << 20:
+            raise ValueError(f"its search parameter {name} is {value!r}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
+        raise ValueError(f"its threads are {threads!r}")

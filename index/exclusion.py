@@ -11,8 +11,7 @@ import numpy.typing as npt
 from index import QueryError
 from index.gallery import Gallery
 from index.records import fold_name
-
-Mask = npt.NDArray[np.bool_]
+from index.vectors import Positions
 
 UNKNOWN_WOMAN = "the query's woman is not known, so her own findings may be among the neighbours; name her by --patient"
 
@@ -22,16 +21,22 @@ class Exclusion:
     """Rows that show the query's woman.
 
     Attributes:
-        rows: bool (n,).
+        positions: int64 (m,), upwards.
         patient: Her id; None where she is unknown.
         dataset: Her data set; None where her id counts in every one.
         notes: What a reader of the answer should know of it.
     """
 
-    rows: Mask
+    positions: Positions
     patient: str | None
     dataset: str | None
     notes: tuple[str, ...] = ()
+
+    def mask(self, rows: int) -> npt.NDArray[np.bool_]:
+        """Return the same as bool (rows,)."""
+        hers = np.zeros(rows, np.bool_)
+        hers[self.positions] = True
+        return hers
 
 
 def check_named(gallery: Gallery, patient: str | None, dataset: str | None) -> None:
@@ -48,8 +53,8 @@ def check_named(gallery: Gallery, patient: str | None, dataset: str | None) -> N
     for what, name in (("patient", patient), ("data set", dataset)):
         if name is not None and not name.strip():
             raise QueryError(what, f"{name!r} is no name", "leave it out where the name is not known")
-    if dataset is not None and not _of_dataset(gallery, dataset).any():
-        held = ", ".join(sorted(set(gallery.records["dataset"]))) or "none"
+    if dataset is not None and not gallery.has_dataset(dataset):
+        held = ", ".join(gallery.datasets) or "none"
         raise QueryError(
             "data set",
             f"no row of the gallery is of {dataset!r}, so nobody of it can be left out",
@@ -68,16 +73,28 @@ def exclude_woman(gallery: Gallery, key: str | None) -> Exclusion:
         QueryError: The key is an id without a data set, which would match nobody.
     """
     if key is None:
-        return Exclusion(np.zeros(len(gallery), np.bool_), None, None, (UNKNOWN_WOMAN,))
-    dataset, slash, patient = key.partition("/")
-    rows: Mask = gallery.folded_women == f"{fold_name(dataset)}/{fold_name(patient)}"
-    exact: Mask = gallery.patient_keys == key
-    if exact.any():
-        first = gallery.record(int(np.argmax(exact)))
-        dataset, patient = first["dataset"], first["patient_id"]
-    elif not slash:
+        return Exclusion(np.empty(0, np.int64), None, None, (UNKNOWN_WOMAN,))
+    # A data set's name or a woman's may hold a slash itself.
+    cuts = [(key[:at], key[at + 1 :]) for at, letter in enumerate(key) if letter == "/"]
+    if not cuts:
         raise QueryError("patient", f"{key!r} does not name her data set", "write it as dataset/patient_id")
-    return Exclusion(rows | exact, patient, dataset, _naming_note(key, gallery.patient_keys[rows | exact]))
+    found: dict[int, tuple[str, str]] = {}
+    for dataset, patient in cuts:
+        for woman in gallery.women_called(patient).tolist():
+            first = gallery.first_row(woman)
+            names = _text(gallery, "dataset", first), _text(gallery, "patient_id", first)
+            if fold_name(names[0]) == fold_name(dataset):
+                found[woman] = names
+    keys = {f"{dataset}/{patient}": (dataset, patient) for dataset, patient in found.values()}
+    dataset, patient = keys.get(key, cuts[0])
+    return Exclusion(gallery.rows_of(list(found)), patient, dataset, naming_note(key, keys))
+
+
+def _text(gallery: Gallery, name: str, row: int) -> str:
+    """Return a required text of a row: of a column that is joined already, which thousands of women ask for."""
+    column = gallery.table.column(name)
+    assert column.codes is not None, "it is a text in every row"
+    return str(column.cells[int(column.codes[row])].as_py())
 
 
 def exclude_image(
@@ -103,27 +120,24 @@ def exclude_image(
     # Links are followed: an image that is reached by another way is the same image.
     places = {str(path), os.path.normpath(path), os.path.realpath(path), os.path.abspath(path)}  # noqa: PTH100
     same = _same_image(gallery, places, sop_uid)
-    rows = _of_same_women(gallery, same)
+    found: list[npt.NDArray[np.integer]] = [gallery.women[same]]
     names = list(dict.fromkeys(name.strip() for name in patients))
     notes: list[str] = []
     if len(names) > 1:
         notes.append(f"the query's woman is named {' and '.join(names)}: the findings of both were left out")
-    recognised = [gallery.record(int(i)) for i in np.flatnonzero(same)]
+    recognised = [gallery.record(position) for position in same.tolist()]
     folded = {fold_name(name) for name in names}
     others = sorted({r["patient_id"] for r in recognised if fold_name(r["patient_id"]) not in folded})
     if names and others:
         notes.append(f"the gallery holds this image as one of {' and '.join(others)}, who was left out too")
-    own = np.ones(len(gallery), np.bool_)
-    if dataset is not None:
-        own = _of_dataset(gallery, dataset)
-        if names:
-            notes += _naming_note(dataset, gallery.records["dataset"].to_numpy(dtype=object)[own])
-    ids = gallery.records["patient_id"].to_numpy(dtype=object)
-    folded_ids = np.array([fold_name(patient) for patient in ids], dtype=object)
+    if dataset is not None and names:
+        notes += naming_note(dataset, [name for name in gallery.datasets if fold_name(name) == fold_name(dataset)])
     for name in names:
-        hers = own & (folded_ids == fold_name(name))
-        rows = rows | hers
-        notes += _naming_note(name, ids[hers], dataset)
+        women = gallery.women_called(name, dataset)
+        found.append(women)
+        ids = {str(gallery.table.cell("patient_id", gallery.first_row(woman))) for woman in women.tolist()}
+        notes += naming_note(name, ids, dataset)
+    rows = gallery.rows_of(np.concatenate(found).tolist())
     if names:
         return Exclusion(rows, names[0], dataset, tuple(notes))
     if recognised:
@@ -144,43 +158,54 @@ def exclude_row(gallery: Gallery, row_id: str) -> Exclusion:
     Raises:
         QueryError: There is no such row.
     """
-    position = gallery.position(row_id)
+    return exclude_position(gallery, gallery.position(row_id))
+
+
+def exclude_position(gallery: Gallery, position: int) -> Exclusion:
+    """Return the same of a row that is known by where it stands."""
     record = gallery.record(position)
     path = record.get("path")
     # Only what the gallery says counts, and nothing of this machine's files: the answer is the same everywhere.
     same = _same_image(gallery, {path, os.path.normpath(path)} if path else set(), record.get("sop_uid"))
-    same[position] = True
-    others = sorted(set(gallery.patient_keys[same]) - {gallery.patient_keys[position]})
+    women = np.unique(np.append(gallery.women[same], gallery.women[position]))
+    own = gallery.patient_key(position)
+    others = sorted({gallery.patient_key(gallery.first_row(woman)) for woman in women.tolist()} - {own})
     notes = [f"the gallery holds this image as one of {' and '.join(others)} too, who was left out"] if others else []
-    return Exclusion(_of_same_women(gallery, same), record["patient_id"], record["dataset"], tuple(notes))
+    return Exclusion(gallery.rows_of(women), record["patient_id"], record["dataset"], tuple(notes))
 
 
-def _same_image(gallery: Gallery, places: set[str], sop_uid: str | None) -> Mask:
-    same = np.zeros(len(gallery), np.bool_)
-    records = gallery.records
-    if places and "path" in records.columns:
-        same |= np.array([p in places for p in records["path"].to_numpy(dtype=object)], np.bool_)
-    if sop_uid and "sop_uid" in records.columns:
-        same |= (records["sop_uid"] == sop_uid).fillna(False).to_numpy(dtype=np.bool_)
-    return same
+def join_exclusions(parts: Sequence[Exclusion]) -> Exclusion:
+    """Return what is left out for several pictures of one woman: whoever is left out for any of them.
+
+    Args:
+        parts: One per picture, at least one.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    named = next((part for part in parts if part.patient is not None), parts[0])
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    if named.patient is not None:
+        notes.pop(UNKNOWN_WOMAN, None)
+    positions = np.unique(np.concatenate([part.positions for part in parts]))
+    return Exclusion(positions, named.patient, named.dataset, tuple(notes))
 
 
-def _of_same_women(gallery: Gallery, rows: Mask) -> Mask:
-    """Return all rows of the women of some rows, and those rows."""
-    return rows | np.isin(gallery.patient_keys, np.unique(gallery.patient_keys[rows]))
+def _same_image(gallery: Gallery, places: set[str], sop_uid: str | None) -> Positions:
+    """Return the rows of an image, upwards."""
+    found = [gallery.table.find("path", place) for place in sorted(places)]
+    if sop_uid:
+        found.append(gallery.table.find("sop_uid", sop_uid))
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
 
-def _of_dataset(gallery: Gallery, dataset: str) -> Mask:
-    return np.asarray(gallery.folded_datasets == fold_name(dataset), np.bool_)
-
-
-def _naming_note(name: str, found: Iterable[str], dataset: str | None = None) -> tuple[str, ...]:
+def naming_note(name: str, found: Iterable[str], dataset: str | None = None) -> tuple[str, ...]:
     """Return what to say of a name that no row has, or only in another spelling."""
-    spellings = sorted(set(found) - {name})
+    spelled = set(found)
+    spellings = sorted(spelled - {name})
     if spellings:
         alike = " and ".join(map(repr, spellings))
         return (f"{name!r} was taken for {alike} too: only letter case or white space around it differs",)
-    if not len(set(found)):
+    if not spelled:
         place = f" in the data set {dataset}" if dataset else ""
         return (f"the gallery has no row of {name}{place}, so nothing was left out for that name",)
     return ()

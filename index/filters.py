@@ -13,10 +13,9 @@ import ast
 import warnings
 from dataclasses import dataclass
 
-import pandas as pd
-
 from index import QueryError
 from index.conditions import Bare, Comparison, Joined, Literal, Mask, Membership, Missing, Node, Not, Table
+from index.table import RecordTable
 
 LONGEST_FILTER = 2000
 """Characters that a filter may have."""
@@ -42,7 +41,7 @@ class Filter:
     text: str
     node: Node
 
-    def mask(self, records: pd.DataFrame) -> Mask:
+    def mask(self, records: RecordTable) -> Mask:
         """Return which rows pass: those for which the filter is true, not those for which it is unknown.
 
         Args:
@@ -54,7 +53,8 @@ class Filter:
         Raises:
             QueryError: It names a column that is not there, or compares a text with a number.
 
-        >>> records = pd.DataFrame({"density": ["D", None, "A"]})
+        >>> import pandas as pd
+        >>> records = RecordTable.of_frame(pd.DataFrame({"density": ["D", None, "A"]}))
         >>> parse_filter("not density == 'D'").mask(records).tolist()
         [False, False, True]
         """
@@ -115,7 +115,7 @@ class _Reader:
         if depth > DEEPEST_FILTER:
             raise self._error(f"is nested deeper than {DEEPEST_FILTER}", "simplify it")
         if isinstance(node, ast.BoolOp):
-            parts = (self._node(part, depth + 1) for part in node.values)  # noqa: PD011
+            parts = (self._node(part, depth + 1) for part in node.values)
             return Joined(isinstance(node.op, ast.And), tuple(parts))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return Not(self._node(node.operand, depth + 1))

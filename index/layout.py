@@ -1,50 +1,70 @@
 """Where things lie in a gallery's folder, and which files there belong to no generation.
 
-gallery.json        the manifest: which segments and which cache make up the generation that stands
-segments/*.h5       the vectors and records, immutable, each named after its digest
-cache/*.faiss       the index, rebuilt at any time
-writer.lock         held by the one process that writes
-model/              a copy of the model that the gallery is bound to, where its user keeps one there
+gallery.json         the manifest: which files make up the generation that stands
+segments/*.h5        the vectors and records, immutable, each named after its digest
+segments/*.keys      hashes of the row ids of a segment
+segments/*.pictures  the small pictures of a segment's rows
+cache/*.faiss        the index of an approximate engine, made again at any time
+cache/*.precedents   how near the women of the gallery come to each other, made again at any time
+removals.log         what was removed, when, and that it was proven; names nobody
+writer.lock          held by the one process that writes
+model/               a copy of the model that the gallery is bound to, where its user keeps one there
 """
 
 import re
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from index import GalleryError
 from index.durable import TEMPORARY_SUFFIX, storage_error, sync_folder
-from index.manifest import MANIFEST_NAME, Manifest
 
+if TYPE_CHECKING:
+    from index.manifest import Manifest
+
+MANIFEST_NAME = "gallery.json"
 SEGMENT_FOLDER = "segments"
 CACHE_FOLDER = "cache"
 LOCK_NAME = "writer.lock"
+REMOVALS_NAME = "removals.log"
 MODEL_FOLDER = "model"
 
+SEGMENT_FILE = re.compile(r"segments/[0-9a-f]{32}\.h5")
+KEYS_FILE = re.compile(r"segments/[0-9a-f]{32}\.keys")
+PICTURES_FILE = re.compile(r"segments/[0-9a-f]{32}\.pictures")
+INDEX_FILE = re.compile(r"cache/[0-9a-f]{32}\.faiss")
+PRECEDENTS_FILE = re.compile(r"cache/[0-9a-f]{32}\.precedents")
+
 _OWN_FILE = re.compile(
-    rf"(segments/[0-9a-f-]+\.h5|cache/[0-9a-z-]+\.faiss|{re.escape(MANIFEST_NAME)})(\.\d+{re.escape(TEMPORARY_SUFFIX)})?"
+    r"(segments/[0-9a-f]+\.(h5|keys|pictures)|cache/[0-9a-f]+\.(faiss|precedents)|gallery\.json)"
+    rf"(\.\d+{re.escape(TEMPORARY_SUFFIX)})?"
 )
 
 
-def segment_name(sha256: str) -> str:
-    """Return where a segment with some digest lies."""
-    return f"{SEGMENT_FOLDER}/{sha256[:32]}.h5"
+def file_name(folder: str, sha256: str, suffix: str) -> str:
+    """Return where a file with some digest lies, relative to the gallery.
 
-
-def cache_name(sha256: str) -> str:
-    """Return where an index cache with some digest lies."""
-    return f"{CACHE_FOLDER}/{sha256[:32]}.faiss"
+    >>> file_name("cache", "0a" * 32, "faiss")
+    'cache/0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a.faiss'
+    """
+    return f"{folder}/{sha256[:32]}.{suffix}"
 
 
 def all_files(folder: Path) -> list[str]:
     """Return every file under a gallery's folder, relative to it, sorted; links are not followed."""
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not stat.S_ISDIR(path.lstat().st_mode)
-    )
+    found = []
+    for path in folder.rglob("*"):
+        try:
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                found.append(path.relative_to(folder).as_posix())
+        except FileNotFoundError:
+            continue  # a writer has just replaced it
+    return sorted(found)
 
 
-def stray_files(folder: Path, manifest: Manifest) -> list[str]:
+def stray_files(folder: Path, manifest: "Manifest") -> list[str]:
     """Return the files that belong neither to a generation nor to the gallery's own keeping."""
-    known = manifest.files | {MANIFEST_NAME, LOCK_NAME}
+    known = manifest.files | {MANIFEST_NAME, LOCK_NAME, REMOVALS_NAME}
     return [n for n in all_files(folder) if n not in known and not n.startswith(f"{MODEL_FOLDER}/")]
 
 
@@ -70,7 +90,7 @@ def check_folders(folder: Path) -> None:
             )
 
 
-def sweep(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+def sweep(folder: Path, manifest: "Manifest") -> tuple[str, ...]:
     """Delete what no generation needs any more; for the holder of the writer's lock only.
 
     A file that is not of mammoseek's making stays.
@@ -89,5 +109,8 @@ def sweep(folder: Path, manifest: Manifest) -> tuple[str, ...]:
         except OSError as error:
             raise storage_error(folder / name, error) from error
     for parent in {(folder / name).parent for name in unfinished}:
-        sync_folder(parent)
+        try:
+            sync_folder(parent)
+        except OSError as error:
+            raise storage_error(parent, error) from error
     return tuple(unfinished)

@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from index import GalleryError
-from index.durable import storage_error, write_whole
+from index import GalleryError, layout
+from index.durable import open_plain, storage_error, write_whole
+from index.layout import MANIFEST_NAME
+from index.records import is_column_name
 
-MANIFEST_NAME = "gallery.json"
-GALLERY_FORMAT = 1
+GALLERY_FORMAT = 2
 
-_SEGMENT_FILE = re.compile(r"segments/[0-9a-f-]+\.h5")
-_CACHE_FILE = re.compile(r"cache/[0-9a-z-]+\.faiss")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_LARGEST_MANIFEST = 64 << 20  # bytes; a segment takes some 200
+_KINDS = {"text", "integer", "number", "boolean", "unknown"}
+_LARGEST_MANIFEST = 32 << 20  # bytes; a segment takes some 1,000
+_LONGEST_VECTOR = 65_536
+_LARGEST_COUNT = 2**62
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,62 @@ class GalleryIdentity:
 
 
 @dataclass(frozen=True)
-class SegmentEntry:
-    """One segment file: its name within the gallery, its digest, and how much it holds."""
+class FileEntry:
+    """One file of a gallery: its name within it, its digest and its size."""
 
     file: str
     sha256: str
-    rows: int
     bytes: int
 
 
 @dataclass(frozen=True)
-class CacheEntry:
-    """The index cache: its name within the gallery, its digest, and that of the segments it is built from."""
+class SegmentEntry:
+    """One segment, see `index.segments`.
+
+    Attributes:
+        file: Its HDF5 file, within the gallery.
+        sha256: The file's digest.
+        bytes: The file's size.
+        rows: How many findings it holds.
+        first: The number of its first row.
+        last: The number of its last row.
+        vectors_at: Where its vectors start in the file.
+        rest_sha256: Digest of all of the file but its vectors.
+        keys: The hashes of its row ids.
+        pictures: Its pictures; None where it has none.
+    """
 
     file: str
     sha256: str
-    segments: str
+    bytes: int
+    rows: int
+    first: int
+    last: int
+    vectors_at: int
+    rest_sha256: str
+    keys: FileEntry
+    pictures: FileEntry | None = None
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All its files."""
+        own = FileEntry(self.file, self.sha256, self.bytes)
+        return (own, self.keys) if self.pictures is None else (own, self.keys, self.pictures)
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """The index of an approximate engine: a cache, made from the segments and made again at any time.
+
+    Attributes:
+        cache: Its file.
+        until: It holds exactly the gallery's rows with a number below this one.
+        description: What the engine says of itself, see `index.engines`.
+    """
+
+    cache: FileEntry
+    until: int
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,16 +107,24 @@ class Manifest:
     Attributes:
         identity: What the gallery is bound to.
         generation: Counts the changes of its content.
+        next_number: The number of the next row that is added.
         segments: Its segments, in row order.
-        cache: Its index cache, None where it has none.
+        columns: What each column's values are; `unknown` where no row has had any.
+        engine: Which engine its user asked for, see `index.engines.EngineConfig`.
+        index: The index of an approximate engine, None where it has none.
+        precedents: A cache of how near the women of the gallery come to each other, see `index.precedents`.
         created: When it was made, ISO 8601 in UTC.
         updated: When it last changed.
     """
 
     identity: GalleryIdentity
     generation: int
+    next_number: int
     segments: tuple[SegmentEntry, ...]
-    cache: CacheEntry | None
+    columns: dict[str, str]
+    engine: dict[str, Any]
+    index: IndexEntry | None
+    precedents: FileEntry | None
     created: str
     updated: str
 
@@ -89,7 +141,23 @@ class Manifest:
     @property
     def files(self) -> set[str]:
         """The files that belong to this generation, relative to the gallery."""
-        return {segment.file for segment in self.segments} | ({self.cache.file} if self.cache else set())
+        return {entry.file for entry in self.entries}
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The same with their digests and sizes."""
+        return (*(entry for segment in self.segments for entry in segment.files), *self.caches)
+
+    @property
+    def caches(self) -> tuple[FileEntry, ...]:
+        """Those of them that can be made again at any time."""
+        index = None if self.index is None else self.index.cache
+        return tuple(entry for entry in (index, self.precedents) if entry is not None)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes that all vectors take."""
+        return self.rows * self.identity.dimension * 4
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -97,10 +165,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
     Raises:
         OSError: It could not be written; the generation before it stands.
+        GalleryError: It has more segments than a manifest may name; the generation before it stands.
     """
     content = {"format": GALLERY_FORMAT, **asdict(manifest)}
     content["checksum"] = _checksum(content)
-    write_whole(folder / MANIFEST_NAME, (json.dumps(content, indent=2) + "\n").encode())
+    data = (json.dumps(content, indent=2) + "\n").encode()
+    if len(data) > _LARGEST_MANIFEST:
+        # Nobody would read it back.
+        raise GalleryError(folder, f"has too many segments ({len(manifest.segments)})", "compact it")
+    write_whole(folder / MANIFEST_NAME, data)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -112,9 +185,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     damaged = GalleryError(path, "is damaged", "restore the gallery from a copy or build it again")
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            raise damaged
-        data = path.read_bytes()
+        with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST_MANIFEST:
+                raise damaged
+            data = file.readall()
     except (FileNotFoundError, NotADirectoryError) as error:
         if not folder.exists():
             raise GalleryError(folder, "there is no such gallery", "make one with `mammoseek index build`") from error
@@ -129,6 +203,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise damaged from error
     if not isinstance(content, dict) or not _is_count(content.get("format"), 1):
         raise damaged
+    if content["format"] < GALLERY_FORMAT:
+        raise GalleryError(
+            folder,
+            f"has format {content['format']} of an earlier mammoseek, and this one knows format {GALLERY_FORMAT}",
+            "build it again from its manifest; the old gallery was left as it is",
+        )
     if content["format"] > GALLERY_FORMAT:
         raise GalleryError(
             folder,
@@ -176,21 +256,66 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def _parse(content: dict[str, Any]) -> Manifest:
     identity = GalleryIdentity(**content["identity"])
-    _require(isinstance(content["segments"], list), "segments")
-    segments = tuple(SegmentEntry(**entry) for entry in content["segments"])
-    cache = None if content["cache"] is None else CacheEntry(**content["cache"])
-    for segment in segments:
-        # A name that leads out of the gallery's folder must never be opened, nor deleted.
-        _require(_matches(_SEGMENT_FILE, segment.file) and _matches(_HEX, segment.sha256), segment.file)
-        _require(_is_count(segment.rows, 1) and _is_count(segment.bytes, 1), segment.file)
-    _require(len({segment.file for segment in segments}) == len(segments), "a segment stands twice")
-    if cache is not None:
-        _require(_matches(_CACHE_FILE, cache.file) and _matches(_HEX, cache.sha256), cache.file)
-        _require(_matches(_HEX, cache.segments), cache.segments)
     texts = (identity.model_digest, identity.preparation_digest, identity.granularity)
     _require(all(isinstance(text, str) and text for text in texts), "identity")
-    _require(_is_count(identity.dimension, 1) and _is_count(content["generation"], 0), "numbers")
-    return Manifest(identity, content["generation"], segments, cache, str(content["created"]), str(content["updated"]))
+    _require(_is_count(identity.dimension, 1) and identity.dimension <= _LONGEST_VECTOR, "identity")
+    _require(_is_count(content["generation"], 0) and _is_count(content["next_number"], 0), "numbers")
+    _require(isinstance(content["segments"], list), "segments")
+    segments = tuple(_segment(entry, identity.dimension) for entry in content["segments"])
+    # Numbers only increase: that is how an index finds its rows again.
+    ends = [-1, *(segment.last for segment in segments)]
+    _require(all(entry.first > end for entry, end in zip(segments, ends, strict=False)), "numbers of rows")
+    _require(ends[-1] < content["next_number"], "numbers of rows")
+    columns = content["columns"]
+    _require(isinstance(columns, dict) and all(map(is_column_name, columns)), "columns")
+    _require(all(isinstance(kind, str) and kind in _KINDS for kind in columns.values()), "columns")
+    _require(isinstance(content["engine"], dict), "engine")
+    manifest = Manifest(
+        identity,
+        content["generation"],
+        content["next_number"],
+        segments,
+        columns,
+        content["engine"],
+        None if content["index"] is None else _index(content["index"]),
+        None if content["precedents"] is None else _file(content["precedents"], layout.PRECEDENTS_FILE),
+        content["created"],
+        content["updated"],
+    )
+    _require(_matches(_MOMENT, manifest.created) and _matches(_MOMENT, manifest.updated), "times")
+    _require(manifest.index is None or manifest.index.until <= manifest.next_number, "index")
+    _require(len({segment.file for segment in segments}) == len(segments), "a segment stands twice")
+    return manifest
+
+
+def _segment(content: dict[str, Any], dimension: int) -> SegmentEntry:
+    content = dict(content)
+    keys = _file(content.pop("keys"), layout.KEYS_FILE)
+    pictures = content.pop("pictures")
+    entry = SegmentEntry(
+        **content, keys=keys, pictures=None if pictures is None else _file(pictures, layout.PICTURES_FILE)
+    )
+    own = _file({"file": entry.file, "sha256": entry.sha256, "bytes": entry.bytes}, layout.SEGMENT_FILE)
+    _require(_is_count(entry.rows, 1) and _is_count(entry.vectors_at, 1) and entry.vectors_at % 4 == 0, own)
+    _require(_matches(_HEX, entry.rest_sha256), own)
+    # What a size says must fit the file before memory is taken for it.
+    _require(entry.vectors_at + entry.rows * dimension * 4 <= entry.bytes and keys.bytes == entry.rows * 8, own)
+    _require(_is_count(entry.first, 0) and _is_count(entry.last, 0), own)
+    _require(entry.rows - 1 <= entry.last - entry.first and (entry.rows > 1 or entry.first == entry.last), own)
+    return entry
+
+
+def _index(content: dict[str, Any]) -> IndexEntry:
+    entry = IndexEntry(**{**content, "cache": _file(content["cache"], layout.INDEX_FILE)})
+    _require(_is_count(entry.until, 1) and isinstance(entry.description, dict), "index")
+    return entry
+
+
+def _file(content: dict[str, Any], pattern: re.Pattern[str]) -> FileEntry:
+    entry = FileEntry(**content)
+    # A name that leads out of the gallery's folder must never be opened, nor deleted.
+    _require(_matches(pattern, entry.file) and _matches(_HEX, entry.sha256) and _is_count(entry.bytes, 1), entry)
+    return entry
 
 
 def _require(holds: bool, what: object) -> None:
@@ -203,4 +328,4 @@ def _matches(pattern: re.Pattern[str], text: object) -> bool:
 
 
 def _is_count(number: object, least: int) -> bool:
-    return type(number) is int and number >= least
+    return type(number) is int and least <= number <= _LARGEST_COUNT

@@ -25,7 +25,7 @@ LONGEST_TEXT = 65_536
 # A slash or a zero byte means something else to HDF5, and half a surrogate pair is no UTF-8.
 _NAME = re.compile(r"[^/\0\ud800-\udfff]+")
 _STORED: dict[Kind, Any] = {"text": object, "integer": np.int64, "number": np.float64, "boolean": np.bool_}
-_FILL: dict[Kind, Any] = {"text": "", "integer": 0, "number": np.nan, "boolean": False}
+FILL: dict[Kind, Any] = {"text": "", "integer": 0, "number": np.nan, "boolean": False}
 # pandas 3 has a text type of its own; pandas 2 keeps text as objects.
 _TEXT_DTYPE = pd.Series(["text"]).dtype
 
@@ -84,13 +84,23 @@ def parse_columns(records: pd.DataFrame, subject: object) -> Columns:
         raise GalleryError(subject, "the records have two columns of the same name")
     columns = {}
     for name in records.columns:
-        if not isinstance(name, str) or not name or not _NAME.fullmatch(name) or set(name) == {"."}:
-            raise GalleryError(subject, f"{name!r} can't be the name of a column", "rename it")
         if name in ANSWER_FIELDS:
             raise GalleryError(subject, f"the column {name!r} has a name that answers use", "rename it")
+        if not is_column_name(name):
+            raise GalleryError(subject, f"{name!r} can't be the name of a column", "rename it")
         columns[name] = to_column(records[name], name, subject)
     _check_required_kinds(columns, subject)
     return columns
+
+
+def is_column_name(name: object) -> bool:
+    """Return whether a column can have a name.
+
+    >>> is_column_name("age"), is_column_name("a/b"), is_column_name("..")
+    (True, False, False)
+    """
+    fits = isinstance(name, str) and _NAME.fullmatch(name) is not None and set(name) != {"."}
+    return fits and name not in ANSWER_FIELDS
 
 
 def unfit_rows(columns: Columns) -> dict[int, str]:
@@ -207,7 +217,7 @@ def to_column(series: pd.Series, name: str, subject: object) -> Column:
     missing = series.isna().to_numpy(dtype=np.bool_)
     known = series[~missing].to_numpy(dtype=object)
     kind = _kind(series.dtype, known, name, subject)
-    values = np.full(len(series), _FILL[kind], dtype=_STORED[kind])
+    values = np.full(len(series), FILL[kind], dtype=_STORED[kind])
     try:
         values[~missing] = known
     except OverflowError as error:
@@ -246,9 +256,9 @@ def _kind(dtype: Any, known: npt.NDArray[np.object_], name: str, subject: object
 
 def _as_kind(column: Column | None, kind: Kind, rows: int) -> npt.NDArray[Any]:
     if column is None or not column.known:
-        return np.full(rows, _FILL[kind], dtype=_STORED[kind])
+        return np.full(rows, FILL[kind], dtype=_STORED[kind])
     values = column.cells.astype(_STORED[kind])
-    values[column.missing] = _FILL[kind]
+    values[column.missing] = FILL[kind]
     return values
 
 

@@ -1,8 +1,11 @@
-"""Asking a gallery: the findings of other women that look most like one, and all that is known of each."""
+"""Asking a gallery: the findings of other women that look most like one, and all that is known of each.
 
-import hashlib
+A filter, the exclusion of the query's own woman, the limit of rows per woman and the minimum similarity act within the
+search: k neighbours come back wherever there are k.
+"""
+
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +13,37 @@ import numpy as np
 import numpy.typing as npt
 
 from index import QueryError
-from index.answers import Answer, Neighbour, Question
+from index.answers import Answer
+from index.asking import Asked, Search
 from index.engines import UNIT_TOLERANCE
-from index.exclusion import Exclusion, check_named, exclude_image, exclude_row, exclude_woman
-from index.filters import Filter, parse_filter
+from index.exclusion import check_named, exclude_image, exclude_position, exclude_woman, join_exclusions
 from index.gallery import Gallery
-from index.models import EmbeddingModel, PlaceBox, check_model
+from index.models import EmbeddingModel, check_model
+from index.questions import Question, View
+from index.vectors import Vectors
+
+__all__ = [
+    "Answer",
+    "Question",
+    "View",
+    "ask",
+    "ask_many",
+    "query_image",
+    "query_image_views",
+    "query_row",
+    "query_row_views",
+    "query_rows",
+]
+
+_ANYTHING = Question()
 
 
 def ask(
     gallery: Gallery,
     vector: npt.ArrayLike,
+    question: Question = _ANYTHING,
     *,
-    k: int = 10,
     patient_key: str | None = None,
-    where: str | None = None,
-    include_same_patient: bool = False,
     exclude_row: str | None = None,
 ) -> Answer:
     """Find what looks most like a vector.
@@ -33,34 +51,22 @@ def ask(
     Args:
         gallery: Whom to ask.
         vector: (d,) unit length, of the gallery's own model.
-        k: How many neighbours.
+        question: How many neighbours, and which.
         patient_key: The query's woman as "dataset/patient_id"; None where unknown.
-        where: Which rows may answer, see `index.filters`.
-        include_same_patient: Let the query's own woman answer too.
         exclude_row: A row that must not answer.
 
     Raises:
-        QueryError: The vector, k, the filter or the row can't be used, or the gallery is empty.
+        QueryError: The vector, the question or the row can't be used, or the gallery is empty.
     """
-    return ask_many(
-        gallery,
-        np.asarray(vector)[None],
-        [patient_key],
-        k=k,
-        where=where,
-        include_same_patient=include_same_patient,
-        exclude_rows=[exclude_row],
-    )[0]
+    return ask_many(gallery, np.asarray(vector)[None], [patient_key], question, exclude_rows=[exclude_row])[0]
 
 
 def ask_many(
     gallery: Gallery,
     vectors: npt.ArrayLike,
     patient_keys: Sequence[str | None],
+    question: Question = _ANYTHING,
     *,
-    k: int = 10,
-    where: str | None = None,
-    include_same_patient: bool = False,
     exclude_rows: Sequence[str | None] | None = None,
 ) -> list[Answer]:
     """Find what looks most like each of several vectors; each answer is the one that `ask` gives.
@@ -69,85 +75,94 @@ def ask_many(
         gallery: Whom to ask.
         vectors: (q, d) unit length, of the gallery's own model.
         patient_keys: (q,) each query's woman as "dataset/patient_id"; None where unknown.
-        k: How many neighbours.
-        where: Which rows may answer, see `index.filters`.
-        include_same_patient: Let a query's own woman answer too.
+        question: How many neighbours of each, and which.
         exclude_rows: (q,) a row that must not answer each query, None where there is none.
 
     Raises:
         QueryError: As for `ask`.
     """
-    question = Question(k, where, include_same_patient)
-    allowed = _allowed(gallery, question)
-    matrix = _check_vectors(gallery, vectors)
+    search = Search(gallery, question)
+    matrix = check_vectors(vectors, gallery.identity.dimension)
     rows = [None] * len(matrix) if exclude_rows is None else list(exclude_rows)
     if len(patient_keys) != len(matrix) or len(rows) != len(matrix):
         raise QueryError("query", f"{len(matrix)} vectors for {len(patient_keys)} women", "pass one per vector")
-    groups: dict[tuple[str | None, str | None], list[int]] = {}
-    for query, group in enumerate(zip(patient_keys, rows, strict=True)):
-        groups.setdefault(group, []).append(query)
-    answers: dict[int, Answer] = {}
-    for (key, row), queries in groups.items():
-        exclusion = exclude_woman(gallery, key=key)
-        barred = _barred(exclusion, include_same_patient)
-        if row is not None:
-            barred = barred | (np.arange(len(gallery)) == gallery.position(row))
-        asked = replace(question, patient=exclusion.patient, dataset=exclusion.dataset, row_id=row)
-        found = _search(gallery, matrix[queries], asked, allowed & ~barred, exclusion)
-        answers.update(zip(queries, found, strict=True))
-    return [answers[query] for query in range(len(matrix))]
+    women = {key: exclude_woman(gallery, key) for key in dict.fromkeys(patient_keys)}
+    places = {row: gallery.position(row) for row in dict.fromkeys(rows) if row is not None}
+    terms = {each.name: getattr(question, each.name) for each in fields(question)}
+    asked = []
+    for number, (key, row) in enumerate(zip(patient_keys, rows, strict=True)):
+        exclusion = women[key]
+        own = Question(**{**terms, "patient": exclusion.patient, "dataset": exclusion.dataset, "row_id": row})
+        asked.append(Asked(own, matrix[number : number + 1], exclusion, None if row is None else [places[row]]))
+    return search.run(asked)
 
 
-def query_row(
-    gallery: Gallery,
-    row_id: str,
-    *,
-    k: int = 10,
-    where: str | None = None,
-    include_same_patient: bool = False,
-) -> Answer:
+def query_row(gallery: Gallery, row_id: str, question: Question = _ANYTHING) -> Answer:
     """Find what looks most like a finding of the gallery itself.
 
     Args:
         gallery: Whom to ask.
         row_id: The finding. Its woman does not answer, nor whoever else the gallery holds its image as; the row itself
             never does.
-        k: How many neighbours.
-        where: Which rows may answer, see `index.filters`.
-        include_same_patient: Let the woman's other findings answer.
+        question: How many neighbours, and which.
 
     Raises:
-        QueryError: There is no such row, or k or the filter can't be used.
+        QueryError: There is no such row, or the question can't be used.
     """
-    question = Question(k, where, include_same_patient, row_id=row_id)
-    allowed = _allowed(gallery, question)
-    position = gallery.position(row_id)
-    record = gallery.record(position)
-    exclusion = exclude_row(gallery, row_id)
-    barred = _barred(exclusion, include_same_patient) | (np.arange(len(gallery)) == position)
-    asked = replace(
-        question,
-        path=record.get("path"),
-        box=Neighbour(0, position, 1.0, record).box,
-        patient=record["patient_id"],
-        dataset=record["dataset"],
-    )
-    return _search(gallery, gallery.vectors[position : position + 1], asked, allowed & ~barred, exclusion)[0]
+    return query_rows(gallery, [row_id], question)[0]
+
+
+def query_rows(gallery: Gallery, row_ids: Sequence[str], question: Question = _ANYTHING) -> list[Answer]:
+    """Find what looks most like each of several findings of the gallery; each answer is the one of `query_row`.
+
+    Args:
+        gallery: Whom to ask.
+        row_ids: The findings.
+        question: How many neighbours of each, and which.
+
+    Raises:
+        QueryError: As for `query_row`.
+    """
+    search = Search(gallery, question)
+    return search.run([_asked_rows(gallery, [row_id], question) for row_id in row_ids])
+
+
+def query_row_views(gallery: Gallery, row_ids: Sequence[str], question: Question = _ANYTHING) -> Answer:
+    """Find what looks most like one finding of which the gallery holds several views, such as CC and MLO.
+
+    Args:
+        gallery: Whom to ask.
+        row_ids: Its rows, as for `query_row`.
+        question: How many neighbours, and which; its `fusion` says how the similarities to the views become one.
+
+    Raises:
+        QueryError: There is no such row, the rows are of several women, or the question can't be used.
+    """
+    search = Search(gallery, question)
+    if not row_ids:
+        raise QueryError("query", "no row is named", "name one or more")
+    return search.run([_asked_rows(gallery, list(dict.fromkeys(row_ids)), question)])[0]
+
+
+def _asked_rows(gallery: Gallery, row_ids: Sequence[str], question: Question) -> Asked:
+    """Return the query that rows of the gallery make, which are views of one finding."""
+    positions = [gallery.position(row_id) for row_id in row_ids]
+    if len({int(gallery.women[position]) for position in positions}) > 1:
+        raise QueryError("query", f"{' and '.join(row_ids)} are not of one woman", "name views of one finding")
+    records = [gallery.record(position) for position in positions]
+    views = [
+        View(record.get("path"), _corners(record), row_id) for record, row_id in zip(records, row_ids, strict=True)
+    ]
+    known: dict[str, Any] = {}
+    for record in reversed(records):
+        known.update({name: value for name, value in record.items() if value is not None})
+    asked = replace(_about(question, views), patient=records[0]["patient_id"], dataset=records[0]["dataset"])
+    exclusion = join_exclusions([exclude_position(gallery, position) for position in positions])
+    return Asked(asked, gallery.vectors.take(np.array(positions, np.int64)), exclusion, positions, known)
 
 
 def query_image(
-    gallery: Gallery,
-    embedder: EmbeddingModel[PlaceBox],
-    path: Path,
-    box: PlaceBox | None = None,
-    *,
-    k: int = 10,
-    patient: str | None = None,
-    dataset: str | None = None,
-    where: str | None = None,
-    include_same_patient: bool = False,
-    spacing_mm: float | None = None,
-    view: str | None = None,
+    gallery: Gallery, embedder: EmbeddingModel[Any], path: Path, box: Any = None, question: Question = _ANYTHING
 ) -> Answer:
     """Find what looks most like a place on an image, or a whole breast.
 
@@ -158,55 +173,91 @@ def query_image(
         gallery: Whom to ask.
         embedder: The model that made the gallery.
         path: The image.
-        box: x0, y0, x1, y1 in pixels of the stored image, half-open; None for the whole breast.
-        k: How many neighbours.
-        patient: The query's woman, where the file does not say.
-        dataset: Her data set.
-        where: Which rows may answer, see `index.filters`.
-        include_same_patient: Let the query's own woman answer too.
-        spacing_mm: Millimetres per pixel, where the file does not say.
-        view: The view, where the file does not say.
+        box: The model's own kind of box: x0, y0, x1, y1 in pixels of the stored image, half-open; None for the whole
+            breast.
+        question: How many neighbours, and which; and the query's woman, her data set, the spacing and the view, where
+            the file does not say.
 
     Raises:
         GalleryError: The gallery was made by another model.
-        QueryError: k, the filter or a name can't be used, no row is of the data set, or the gallery is empty.
+        QueryError: The question or a name can't be used, no row is of the data set, or the gallery is empty.
         MammoseekError: The image can't be read, or the box does not lie inside it.
     """
+    view = View(str(path), box, None, question.spacing_mm, question.view)
+    return query_image_views(gallery, embedder, [view], question)
+
+
+def query_image_views(
+    gallery: Gallery, embedder: EmbeddingModel[Any], views: Sequence[View], question: Question = _ANYTHING
+) -> Answer:
+    """Find what looks most like a finding that several images show, such as CC and MLO.
+
+    Args:
+        gallery: Whom to ask.
+        embedder: The model that made the gallery.
+        views: The images, the box on each being the model's own kind of box.
+        question: As for `query_image`, but what it says of spacing and view does not count; its `fusion` says how the
+            similarities to the views become one.
+
+    Raises:
+        MammoseekError: As for `query_image`, or no view is named.
+    """
     check_model(gallery, embedder)
-    corners = None
-    if box is not None:
-        x0, y0, x1, y1 = box
-        corners = (x0, y0, x1, y1)
-    question = Question(k, where, include_same_patient, str(path), corners, None, patient, dataset, spacing_mm, view)
-    allowed = _allowed(gallery, question)
-    check_named(gallery, patient, dataset)
-    embedded = embedder.embed(Path(path), box, spacing_mm=spacing_mm, view=view)
-    vectors = _check_vectors(gallery, np.asarray(embedded.vector)[None])
-    named = [name for name in (patient, embedded.patient_id) if name is not None]
-    exclusion = exclude_image(
-        gallery,
-        path=Path(path),
-        sop_uid=getattr(getattr(embedded, "header", None), "sop_uid", None),
-        patients=named,
-        dataset=dataset,
+    search = Search(gallery, question)
+    if not views or any(view.path is None for view in views):
+        raise QueryError("query", "an image is missing", "name one or more")
+    check_named(gallery, question.patient, question.dataset)
+    embedded = [
+        embedder.embed(Path(str(view.path)), view.box, spacing_mm=view.spacing_mm, view=view.view) for view in views
+    ]
+    stacked = np.stack([np.asarray(place.vector) for place in embedded])
+    vectors = check_vectors(stacked, gallery.identity.dimension)
+    names = [question.patient, *(place.patient_id for place in embedded)]
+    exclusion = join_exclusions(
+        [
+            exclude_image(
+                gallery,
+                path=Path(str(view.path)),
+                sop_uid=getattr(getattr(place, "header", None), "sop_uid", None),
+                patients=[name for name in dict.fromkeys(names) if name is not None],
+                dataset=question.dataset,
+            )
+            for view, place in zip(views, embedded, strict=True)
+        ]
     )
-    asked = replace(question, patient=exclusion.patient, dataset=exclusion.dataset)
-    return _search(gallery, vectors, asked, allowed & ~_barred(exclusion, include_same_patient), exclusion)[0]
+    asked = replace(_about(question, views), patient=exclusion.patient, dataset=exclusion.dataset)
+    known = {"view": asked.view, "spacing_mm": asked.spacing_mm}
+    known.update(zip(("x0", "y0", "x1", "y1"), asked.box or (), strict=False))
+    return search.run([Asked(asked, vectors, exclusion, None, known)])[0]
 
 
-def _allowed(gallery: Gallery, question: Question) -> npt.NDArray[np.bool_]:
-    """Check what can be checked before anything is computed, and apply the filter."""
-    if isinstance(question.k, bool) or not isinstance(question.k, int | np.integer) or question.k < 1:
-        raise QueryError("k", f"{question.k!r} is not a number of neighbours", "ask for 1 or more")
-    condition: Filter | None = None if question.where is None else parse_filter(question.where)
-    if not len(gallery):
-        raise QueryError(gallery.folder, "the gallery is empty", "add findings by `mammoseek index add`")
-    return np.ones(len(gallery), np.bool_) if condition is None else condition.mask(gallery.records)
+def _about(question: Question, views: Sequence[View]) -> Question:
+    """Return a question with what it is about."""
+    plain = [replace(view, box=None if view.box is None else tuple(int(x) for x in view.box)) for view in views]
+    first = plain[0]
+    return replace(
+        question,
+        path=first.path,
+        box=first.box,  # type: ignore[arg-type]
+        row_id=first.row_id,
+        spacing_mm=first.spacing_mm,
+        view=first.view,
+        further_views=tuple(plain[1:]),
+    )
 
 
-def _check_vectors(gallery: Gallery, vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def _corners(record: dict[str, Any]) -> tuple[int, ...] | None:
+    corners = [record.get(name) for name in ("x0", "y0", "x1", "y1")]
+    return None if None in corners else tuple(int(corner) for corner in corners if corner is not None)
+
+
+def check_vectors(vectors: npt.ArrayLike, dimension: int) -> Vectors:
+    """Return query vectors as float32 (q, d), or refuse them.
+
+    Raises:
+        QueryError: They are of another kind or length than the gallery's, not finite, or not of length 1.
+    """
     matrix = np.asarray(vectors)
-    dimension = gallery.identity.dimension
     if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype.kind != "f":
         raise QueryError(
             "query",
@@ -220,60 +271,3 @@ def _check_vectors(gallery: Gallery, vectors: npt.ArrayLike) -> npt.NDArray[np.f
         wrong = lengths[np.argmax(np.abs(lengths - 1))]
         raise QueryError("query", f"the vector has the length {wrong:.4g}, not 1", "divide it by its length")
     return np.ascontiguousarray(matrix, np.float32)
-
-
-def _barred(exclusion: Exclusion, include_same_patient: bool) -> npt.NDArray[np.bool_]:
-    return np.zeros_like(exclusion.rows) if include_same_patient else exclusion.rows
-
-
-def _search(
-    gallery: Gallery,
-    vectors: npt.NDArray[np.float32],
-    question: Question,
-    allowed: npt.NDArray[np.bool_],
-    exclusion: Exclusion,
-) -> list[Answer]:
-    count = int(allowed.sum())
-    hits = gallery.index.search(vectors, min(int(question.k), len(gallery)), allowed)
-    included = question.include_same_patient
-    notes = [] if included else list(exclusion.notes)
-    if included:
-        notes.append("findings of the query's own woman are included, as asked")
-    if count < question.k:
-        notes.append(f"{question.k} neighbours were asked for, and only {count} rows may answer")
-    answers = []
-    for vector, similarities, positions in zip(vectors, hits.similarities, hits.positions, strict=True):
-        found = positions >= 0
-        neighbours = tuple(
-            Neighbour(rank, int(position), float(similarity), gallery.record(int(position)))
-            for rank, (position, similarity) in enumerate(
-                zip(positions[found], similarities[found], strict=True), start=1
-            )
-        )
-        answers.append(
-            Answer(
-                question,
-                neighbours,
-                None if included else exclusion.patient,
-                None if included else exclusion.dataset,
-                0 if included else int(exclusion.rows.sum()),
-                count,
-                tuple(notes),
-                _replay(gallery, question, vector),
-            )
-        )
-    return answers
-
-
-def _replay(gallery: Gallery, question: Question, vector: npt.NDArray[np.float32]) -> dict[str, Any]:
-    return {
-        "gallery_generation": gallery.generation,
-        "segments_digest": gallery.manifest.segments_digest,
-        "model_digest": gallery.identity.model_digest,
-        "preparation_digest": gallery.identity.preparation_digest,
-        "granularity": gallery.identity.granularity,
-        "vector_sha256": hashlib.sha256(vector.tobytes()).hexdigest(),
-        "k": int(question.k),
-        "where": question.where,
-        "include_same_patient": question.include_same_patient,
-    }

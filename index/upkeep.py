@@ -1,7 +1,7 @@
 """Looking after a gallery: fill it, take findings out of it, say what it holds, check all of it."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +11,19 @@ import pandas as pd
 
 from index import GalleryError, QueryError
 from index.buffering import Batch, SegmentBuffer
-from index.cache import cache_state
-from index.engines import unit_length
+from index.engines import EngineConfig, unit_length
 from index.filters import parse_filter
-from index.gallery import Gallery, missing_segment, read_segment
+from index.gallery import Gallery
+from index.indexing import refresh_index
 from index.intake import sort_rows
-from index.layout import is_unfinished, stray_files
-from index.manifest import MANIFEST_NAME, GalleryIdentity, SegmentEntry, read_manifest
+from index.layout import MANIFEST_NAME, is_unfinished, stray_files
+from index.manifest import FileEntry, GalleryIdentity, Manifest, SegmentEntry, read_manifest
+from index.reading import missing_segment, read_file, read_segment
 from index.records import fold_name
+from index.segments import keys_of
 from index.writer import GalleryWriter, create_gallery
+
+_ROWS = 4096  # vectors looked at together
 
 LABEL_COLUMNS = (
     "lesion_type", "pathology", "density", "shape", "margin", "calcification_type",
@@ -38,6 +42,7 @@ class BuildReport:
             content is among them.
         generation: The gallery's generation afterwards.
         cleaned: Files that a killed writer had left, deleted.
+        notes: What else is to be known.
     """
 
     added: int
@@ -45,6 +50,7 @@ class BuildReport:
     failures: tuple[tuple[str, str], ...]
     generation: int
     cleaned: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class RemovalReport:
         return {**asdict(self), "row_ids": list(self.row_ids), "cleaned": list(self.cleaned)}
 
 
-FileState = Literal["good", "damaged", "missing", "stale", "unfinished", "stray"]
+FileState = Literal["good", "damaged", "missing", "unfinished", "stray"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,10 @@ class FileReport:
 
     Attributes:
         file: Its name within the gallery.
-        state: `good`; `damaged` or `missing`; `stale` (a cache of other contents); `unfinished` (left by a
-            killed writer: the next one deletes it); `stray` (not of mammoseek's making).
+        state: `good`; `damaged` or `missing`; `unfinished` (left by a killed writer: the next one deletes it); `stray`
+            (not of mammoseek's making).
         rows: How many findings it holds, or held.
+        row_ids: Which rows were lost with it, as far as that can still be read.
         problem: What is wrong; empty where nothing is.
     """
 
@@ -91,6 +98,7 @@ class FileReport:
     state: FileState
     rows: int
     problem: str = ""
+    row_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class VerifyReport:
 
     @property
     def damaged(self) -> tuple[FileReport, ...]:
-        """Files that are not as they were written. A damaged cache is made again by the next query."""
+        """Files that are not as they were written."""
         return tuple(file for file in self.files if file.state in ("damaged", "missing"))
 
     @property
@@ -129,6 +137,8 @@ def build_gallery(
     rows: pd.DataFrame,
     embed: Callable[[pd.DataFrame], Iterable[Batch]],
     *,
+    engine: Mapping[str, Any] | None = None,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildReport:
     """Embed findings and store them, committing as it goes; a build that was stopped goes on where it was.
@@ -138,6 +148,8 @@ def build_gallery(
         identity: What the vectors are made with.
         rows: The findings, with unique row ids. One that can't be stored is listed, and the others go on.
         embed: Turns findings into embedded batches. It gets those only that are not stored yet.
+        engine: Fields of `index.engines.EngineConfig` that are wanted from now on.
+        device: Where an index is built.
         progress: Called with rows done and rows in all.
 
     Raises:
@@ -160,16 +172,21 @@ def build_gallery(
                 (str(row_id), "the model returned a vector that is not of length 1")
                 for row_id in batch.records["row_id"][~usable]
             ]
-            added += buffer.add(batch, np.flatnonzero(usable))
+            if stored := buffer.add(batch, np.flatnonzero(usable)):
+                added += stored
+                writer.compact_when_many()
             done += len(batch.records) + len(batch.failures)
             if progress is not None:
                 progress(done, len(rows))
         added += buffer.flush()
-        # The cache can be made again at any time: no room for it is no reason to fail.
-        with contextlib.suppress(GalleryError):
-            if cache_state(writer.folder, read_manifest(writer.folder)) != "good":
-                writer.rebuild_cache()
-        return BuildReport(added, intake.already_there, tuple(failures), writer.generation, writer.cleaned)
+        writer.compact_when_many()
+        notes: tuple[str, ...] = ()
+        try:
+            refresh_index(writer, engine or {}, device=device)
+        except GalleryError as error:
+            # The index can be made again at any time: all rows are stored, and are searched without it.
+            notes = (f"the rows are stored, but the index could not be made: {error}",)
+        return BuildReport(added, intake.already_there, tuple(failures), writer.generation, writer.cleaned, notes)
 
 
 def remove_rows(
@@ -177,6 +194,7 @@ def remove_rows(
     *,
     patient: str | None = None,
     dataset: str | None = None,
+    study: str | None = None,
     where: str | None = None,
     row_ids: Sequence[str] = (),
 ) -> RemovalReport:
@@ -188,6 +206,7 @@ def remove_rows(
         folder: The gallery.
         patient: Its woman's id.
         dataset: Its data set.
+        study: Its examination's id.
         where: A filter, see `index.filters`.
         row_ids: Its row id is one of these; any, where there are none.
 
@@ -197,35 +216,42 @@ def remove_rows(
         GalleryError: The gallery can't be written or is damaged, or something was left.
     """
     folder = Path(folder)
-    if patient is None and dataset is None and where is None and not row_ids:
-        raise QueryError(folder, "nothing says what to remove", "name a patient, a data set, rows or a filter")
+    reasons = {"patient": patient, "data set": dataset, "study": study, "filter": where, "rows": row_ids or None}
+    named = [name for name, value in reasons.items() if value is not None]
+    if not named:
+        raise QueryError(folder, "nothing says what to remove", "name a patient, a data set, a study, rows or a filter")
     condition = None if where is None else parse_filter(where)
     with GalleryWriter(folder) as writer:
-        gallery = Gallery.open(folder)
+        gallery = Gallery.open(folder, checked=False)
         doomed = np.ones(len(gallery), np.bool_)
-        for column, value in (("patient_id", patient), ("dataset", dataset)):
+        for column, value in (("patient_id", patient), ("dataset", dataset), ("study_id", study)):
             if value is not None:
-                doomed &= gallery.records[column].to_numpy(dtype=object) == value
+                chosen = np.zeros(len(gallery), np.bool_)
+                chosen[gallery.table.find(column, value)] = True
+                doomed &= chosen
         if condition is not None:
-            doomed &= condition.mask(gallery.records)
+            doomed &= condition.mask(gallery.table)
         if row_ids:
             chosen = np.zeros(len(gallery), np.bool_)
             chosen[[gallery.position(row_id) for row_id in row_ids]] = True
             doomed &= chosen
         if not doomed.any():
-            conditions = {"patient": patient, "data set": dataset, "filter": where, "rows": ", ".join(row_ids) or None}
-            told = " and ".join(f"{name} {value!r}" for name, value in conditions.items() if value is not None)
+            told = " and ".join(
+                f"{name} {', '.join(value) if isinstance(value, list | tuple) else value!r}"
+                for name, value in reasons.items()
+                if value is not None
+            )
             raise QueryError(
                 folder, f"no row matches {told}; nothing was removed", _spelling(gallery, patient, dataset)
             )
-        removed = writer.remove(doomed)
+        removed = writer.remove(doomed, reason=" and ".join(named))
         with contextlib.suppress(GalleryError):
-            writer.rebuild_cache()
+            refresh_index(writer, {})
         return RemovalReport(
             removed,
             len(gallery) - removed,
-            len(set(gallery.patient_keys[doomed])),
-            tuple(gallery.row_ids[doomed]),
+            len(np.unique(gallery.women[doomed])),
+            tuple(gallery.names_of(np.flatnonzero(doomed))),
             writer.generation,
             writer.cleaned,
         )
@@ -233,8 +259,9 @@ def remove_rows(
 
 def _spelling(gallery: Gallery, patient: str | None, dataset: str | None) -> str:
     """Return what to do about a name that no row has."""
-    for name, stored in ((dataset, gallery.records["dataset"]), (patient, gallery.records["patient_id"])):
-        alike = sorted({other for other in stored if name not in (None, other) and fold_name(other) == fold_name(name)})
+    for name, column in ((dataset, "dataset"), (patient, "patient_id")):
+        stored = gallery.table.column(column).distinct if len(gallery) and name is not None else ()
+        alike = sorted(other for other in stored if other != name and fold_name(other) == fold_name(str(name)))
         if alike:
             return f"did you mean {' or '.join(alike)}?"
     return "`mammoseek index info` says what the gallery holds"
@@ -248,15 +275,10 @@ def gallery_info(folder: Path) -> dict[str, Any]:
     Raises:
         GalleryError: There is no gallery, or it is damaged.
     """
-    gallery = Gallery.open(folder)
-    records = gallery.records
-    labels = {}
-    for name in LABEL_COLUMNS:
-        if name in records.columns and records[name].notna().any():
-            counts = records[name].dropna().astype(str).value_counts()
-            labels[name] = {value: int(counts[value]) for value in sorted(counts.index)}
-    datasets = records["dataset"].value_counts()
-    manifest = gallery.manifest
+    gallery = Gallery.open(folder, checked=False)
+    table, manifest = gallery.table, gallery.manifest
+    labels = {name: _counts(gallery, name) for name in LABEL_COLUMNS if name in table and table.column(name).known}
+    index = manifest.index
     return {
         "folder": str(gallery.folder),
         "generation": gallery.generation,
@@ -264,15 +286,29 @@ def gallery_info(folder: Path) -> dict[str, Any]:
         "updated": gallery.updated,
         "identity": asdict(gallery.identity),
         "rows": len(gallery),
-        "women": len(set(gallery.patient_keys)),
-        "datasets": {name: int(datasets[name]) for name in sorted(datasets.index)},
+        "women": int(gallery.women.max()) + 1 if len(gallery) else 0,
+        "datasets": _counts(gallery, "dataset") if len(gallery) else {},
         "labels": labels,
-        "columns": list(records.columns),
+        "columns": table.names,
         "segments": len(manifest.segments),
         "segments_digest": manifest.segments_digest,
-        "bytes": sum(entry.bytes for entry in manifest.segments),
-        "cache": cache_state(gallery.folder, manifest),
+        "bytes": sum(entry.bytes for entry in manifest.entries),
+        "engine": dict(EngineConfig.from_dict(manifest.engine).to_dict()),
+        "index": {"engine": "exact", "recall": 1.0} if index is None else dict(index.description),
+        "rows_beside_index": 0 if index is None else int((gallery.numbers >= index.until).sum()),
     }
+
+
+def _counts(gallery: Gallery, name: str) -> dict[str, int]:
+    """Return how many rows have each value of a column, missing ones left out."""
+    column = gallery.table.column(name)
+    if column.codes is not None:
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.distinct))
+        found = {str(value): int(count) for value, count in zip(column.distinct, counts, strict=True) if count}
+    else:
+        values, counts = np.unique(column.cells[~column.missing], return_counts=True)
+        found = {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+    return dict(sorted(found.items()))
 
 
 def verify_gallery(folder: Path) -> VerifyReport:
@@ -284,23 +320,37 @@ def verify_gallery(folder: Path) -> VerifyReport:
     folder = Path(folder)
     try:
         manifest = read_manifest(folder)
+        report = _verify(folder, manifest)
+        # A writer may have replaced files on the way: then it is another gallery that is to be verified.
+        while not report.ok and (latest := read_manifest(folder)) != manifest:
+            manifest = latest
+            report = _verify(folder, manifest)
     except GalleryError as error:
         if not (folder / MANIFEST_NAME).exists():
             raise
         return VerifyReport((FileReport(MANIFEST_NAME, "damaged", 0, error.cause),))
-    files = [_verify_segment(folder, entry, manifest.identity.dimension) for entry in manifest.segments]
+    return report
+
+
+def _verify(folder: Path, manifest: Manifest) -> VerifyReport:
+    files = [report for entry in manifest.segments for report in _verify_segment(folder, entry, manifest)]
     problem = ""
     if all(file.state == "good" for file in files):
         try:
             # What no single file shows: two rows of one name, columns that clash.
-            Gallery.open(folder)
+            gallery = Gallery.open(folder, checked=False)
+            names, counts = np.unique(gallery.row_ids, return_counts=True)
+            if (counts > 1).any():
+                problem = f"two rows have the row id {names[np.argmax(counts > 1)]}"
         except GalleryError as error:
             problem = error.cause
     files.insert(0, FileReport(MANIFEST_NAME, "damaged" if problem else "good", 0, problem))
-    state = cache_state(folder, manifest)
-    if manifest.cache is not None and state != "none":
-        problem = "" if state == "good" else f"the index cache is {state}: the next query makes it again"
-        files.append(FileReport(manifest.cache.file, state, 0, problem))
+    if manifest.index is not None:
+        rows = sum(entry.rows for entry in manifest.segments if entry.last < manifest.index.until)
+        remedy = "every vector is searched until `mammoseek index rebuild` makes it again"
+        files.append(_verify_file(folder, manifest.index.cache, rows, remedy))
+    if manifest.precedents is not None:
+        files.append(_verify_file(folder, manifest.precedents, 0, "`mammoseek index rebuild` makes it again"))
     for name in stray_files(folder, manifest):
         if is_unfinished(name):
             files.append(FileReport(name, "unfinished", 0, "a writer left it behind: the next one deletes it"))
@@ -309,11 +359,40 @@ def verify_gallery(folder: Path) -> VerifyReport:
     return VerifyReport(tuple(files))
 
 
-def _verify_segment(folder: Path, entry: SegmentEntry, dimension: int) -> FileReport:
+def _verify_segment(folder: Path, entry: SegmentEntry, manifest: Manifest) -> list[FileReport]:
+    dimension = manifest.identity.dimension
+    reports = []
     try:
-        read_segment(folder, entry, dimension, thumbnails=True)
+        segment = read_segment(folder, entry, dimension)
+        if not all(unit_length(segment.vectors[row : row + _ROWS]).all() for row in range(0, entry.rows, _ROWS)):
+            raise GalleryError(folder / entry.file, "the segment is damaged: a vector is not of length 1")
+        reports.append(FileReport(entry.file, "good", entry.rows))
+        row_ids = segment.columns["row_id"].cells.to_pylist() if "row_id" in segment.columns else []
+        keys = _verify_file(folder, entry.keys, 0, "it is made again when its segment is written anew")
+        if keys.state == "good" and np.sort(keys_of(row_ids)).astype("<u8").tobytes() != read_file(folder, entry.keys):
+            keys = FileReport(entry.keys.file, "damaged", 0, "it is not of this segment's rows")
+        reports.append(keys)
     except FileNotFoundError:
-        return FileReport(entry.file, "missing", entry.rows, missing_segment(folder, entry).cause)
+        reports.append(FileReport(entry.file, "missing", entry.rows, missing_segment(folder, entry).cause))
     except GalleryError as error:
-        return FileReport(entry.file, "damaged", entry.rows, error.cause)
-    return FileReport(entry.file, "good", entry.rows)
+        row_ids = ()
+        # Where only the vectors are damaged, the records can still say whose they were.
+        with contextlib.suppress(GalleryError, FileNotFoundError, KeyError):
+            columns = read_segment(folder, entry, dimension, checked=False).columns
+            row_ids = tuple(columns["row_id"].cells.to_pylist())
+        reports.append(FileReport(entry.file, "damaged", entry.rows, error.cause, row_ids))
+    if entry.pictures is not None:
+        reports.append(
+            _verify_file(folder, entry.pictures, 0, "the pictures can't be shown; vectors and records stand")
+        )
+    return reports
+
+
+def _verify_file(folder: Path, entry: FileEntry, rows: int, consequence: str) -> FileReport:
+    try:
+        read_file(folder, entry)
+    except FileNotFoundError:
+        return FileReport(entry.file, "missing", rows, f"it is missing; {consequence}")
+    except GalleryError as error:
+        return FileReport(entry.file, "damaged", rows, f"{error.cause}; {consequence}")
+    return FileReport(entry.file, "good", rows)

@@ -31,7 +31,7 @@ EVERY_COMMAND = (
     ("roi", "sheet"),
     *(("model", name) for name in ("recipe", "pretrained", "info")),
     ("train",),
-    *(("index", name) for name in ("build", "add", "remove", "info", "verify")),
+    *(("index", name) for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "copy")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 
@@ -144,14 +144,116 @@ def test_the_main_job(run, line, tmp_path):
     assert run("model", "info", model).code == 0
 
 
-def test_the_same_question_gives_the_same_bytes_also_after_the_cache_is_rebuilt(run, line, gallery):
+def test_the_same_question_gives_the_same_bytes_also_after_the_index_is_rebuilt(run, line, gallery):
     question = ("query", gallery, line.frame["path"].iloc[3], "--box", "13,48,37,72", "--json")
     first = run(*question).out
     assert run(*question).out == first
-    for cache in (gallery / "cache").iterdir():
-        cache.unlink()
+    assert run("index", "rebuild", gallery).code == 0
     assert run(*question).out == first
-    assert any((gallery / "cache").iterdir()), "the cache is made again"
+
+
+def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery):
+    exact = run("query", gallery, "--row", line.frame["row_id"][0], "-k", 5, "--json")
+    rebuilt = run("index", "rebuild", gallery, "--engine", "float16", "--json")
+    assert rebuilt.code == 0, rebuilt.err
+    assert json.loads(rebuilt.out)["engine"] == "float16"
+    info = json.loads(run("index", "info", gallery, "--json").out)
+    assert info["engine"]["engine"] == "float16"
+    assert info["index"]["rows"] == info["rows"]
+    found = json.loads(run("query", gallery, "--row", line.frame["row_id"][0], "-k", 5, "--json").out)
+    # A gallery this small is gone through whole, in whatever precision, and compared exactly.
+    assert found["neighbours"] == json.loads(exact.out)["neighbours"]
+    assert_clear(run("index", "rebuild", gallery, "--engine", "nonsense"), "nonsense")
+    assert run("query", gallery, "--row", line.frame["row_id"][0]).code == 0
+
+
+def test_a_damaged_index_is_told_answered_without_and_made_again(run, line, gallery):
+    assert run("index", "rebuild", gallery, "--engine", "float16").code == 0
+    [cache] = (gallery / "cache").glob("*.faiss")
+    cache.write_bytes(cache.read_bytes()[:-1])
+    row = line.frame["row_id"][0]
+    outcome = run("query", gallery, "--row", row, "--json")
+    assert outcome.code == 0
+    assert any("index is damaged" in note for note in json.loads(outcome.out)["notes"])
+    assert run("index", "verify", gallery).code == console.EXIT_FAILED
+    repaired = run("index", "verify", gallery, "--repair")
+    assert repaired.code == 0, repaired.err
+    assert not any("damaged" in note for note in json.loads(run("query", gallery, "--row", row, "--json").out)["notes"])
+
+
+def test_nightly_additions_are_joined(run, line, tmp_path):
+    gallery = tmp_path / "gallery"
+    for night, rows in enumerate(np.array_split(np.arange(len(line.frame)), 3)):
+        write_manifest(line.frame.iloc[rows], tmp_path / f"night-{night}.csv")
+        arguments = ("build", tmp_path / "night-0.csv", "--model", line.model, "-o", gallery)
+        assert run("index", *(arguments if not night else ("add", gallery, tmp_path / f"night-{night}.csv"))).code == 0
+    before = run("query", gallery, "--row", line.frame["row_id"][0], "--json").out
+    outcome = run("index", "compact", gallery, "--json")
+    assert json.loads(outcome.out) == {"gallery": str(gallery), "segments": 1, "fewer": 2}
+    after = run("query", gallery, "--row", line.frame["row_id"][0], "--json").out
+    assert json.loads(after)["neighbours"] == json.loads(before)["neighbours"]
+
+
+def test_one_finding_of_a_woman_answers_unless_more_are_wanted(run, line):
+    row = line.frame["row_id"][0]
+    several = json.loads(run("query", line.gallery, "--row", row, "-k", 11, "--json").out)["neighbours"]
+    women = [n["patient_id"] for n in several]
+    assert len(women) == len(set(women)) > 5
+    all_rows = json.loads(run("query", line.gallery, "--row", row, "-k", 11, "--per-group", 0, "--json").out)
+    women = [n["patient_id"] for n in all_rows["neighbours"]]
+    assert len(women) > len(set(women))
+
+
+def test_the_nearest_of_each_class_stand_side_by_side(run, line):
+    row = line.frame["row_id"][0]
+    found = json.loads(run("query", line.gallery, "--row", row, "-k", 2, "--per-class", "pathology", "--json").out)
+    assert [part["value"] for part in found["classes"]] == ["benign", "malignant"]
+    assert [n["pathology"] for n in found["neighbours"]] == ["benign"] * 2 + ["malignant"] * 2
+    shown = run("query", line.gallery, "--row", row, "-k", 2, "--per-class", "pathology").out
+    assert shown.index("benign:") < shown.index("malignant:")
+
+
+def test_all_that_are_similar_enough_come_without_a_number(run, line):
+    row = line.frame["row_id"][0]
+    nearest = json.loads(run("query", line.gallery, "--row", row, "-k", 4, "--json").out)["neighbours"]
+    least = nearest[-1]["similarity"]
+    found = json.loads(run("query", line.gallery, "--row", row, "--minimum", least, "--json").out)["neighbours"]
+    assert [n["row_id"] for n in found] == [n["row_id"] for n in nearest]
+
+
+def test_examples_preferences_and_views_are_taken(run, line):
+    first, other = line.frame["row_id"][0], line.frame["row_id"][9]
+    refined = run("query", line.gallery, "--row", first, "--like", other, "--prefer", "density:0.2", "--json")
+    assert refined.code == 0, refined.err
+    assert other not in [n["row_id"] for n in json.loads(refined.out)["neighbours"]]
+    views = line.frame["row_id"][line.frame["patient_id"] == "w1"].tolist()[:2]
+    by_row = json.loads(run("query", line.gallery, "--row", views[0], "--row", views[1], "--json").out)
+    places = line.frame.set_index("row_id").loc[views]
+    boxes = [",".join(str(int(row[c])) for c in ("x0", "y0", "x1", "y1")) for _, row in places.iterrows()]
+    also = f"{places['path'].iloc[1]}@{boxes[1]}"
+    by_image = json.loads(
+        run("query", line.gallery, places["path"].iloc[0], "--box", boxes[0], "--also", also, "--json").out
+    )
+    assert [n["row_id"] for n in by_image["neighbours"]] == [n["row_id"] for n in by_row["neighbours"]]
+    assert_clear(run("query", line.gallery, "--row", first, "--prefer", "nothing"), "facet")
+    assert_clear(run("query", line.gallery, "--row", first, "--like", "nobody"), "nobody")
+
+
+def test_a_gallery_goes_to_milvus_answers_there_and_comes_back(run, line, tmp_path):
+    pytest.importorskip("milvus_lite")
+    address, row = f"milvus://{tmp_path}/findings.db/findings", line.frame["row_id"][0]
+    copied = run("index", "copy", line.gallery, address)
+    assert copied.code == 0, copied.err
+    asked = ("--row", row, "-k", 4, "--json")
+    here, there = (json.loads(run("query", place, *asked).out) for place in (line.gallery, address))
+    same = ("row_id", "similarity", "pathology", "rank")
+    assert [[n[f] for f in same] for n in here["neighbours"]] == [[n[f] for f in same] for n in there["neighbours"]]
+    assert json.loads(run("index", "info", address, "--json").out)["rows"] == len(line.frame)
+    assert run("index", "copy", address, tmp_path / "back").code == 0
+    back = json.loads(run("query", tmp_path / "back", *asked).out)
+    assert back["neighbours"] == here["neighbours"]
+    assert_clear(run("index", "copy", line.gallery, tmp_path / "other"), "folder")
+    assert_clear(run("query", "milvus://127.0.0.1:1/findings", "--row", row), "127.0.0.1")
 
 
 def test_an_evaluation_is_saved_with_its_context(run, line, tmp_path):
@@ -280,7 +382,7 @@ def test_a_filter_chooses_rows_inside_the_search(run, line):
 
 
 def test_more_neighbours_than_there_are_come_with_a_note(run, line):
-    answer = json.loads(run("query", line.gallery, "--row", "w0-0", "-k", 1000, "--json").out)
+    answer = json.loads(run("query", line.gallery, "--row", "w0-0", "-k", 1000, "--per-group", 0, "--json").out)
     assert len(answer["neighbours"]) == 22
     assert any("1000 neighbours" in note for note in answer["notes"])
 
@@ -405,7 +507,7 @@ def test_hours_of_work_are_not_done_for_a_file_that_can_not_be_written(run, line
 def test_a_request_to_remove_nobody_is_no_success(run, line, gallery):
     for options in (("--patient", "nobody"), ("--patient", "w0", "--dataset", "other"), ("--where", "view == 'MLO'")):
         assert_clear(run("index", "remove", gallery, *options), "no row")
-    assert len(json.loads(run("query", gallery, "--row", "w0-0", "-k", 99, "--json").out)["neighbours"]) == 22
+    assert len(json.loads(run("query", gallery, "--row", "w0-0", "-k", 99, "--json").out)["neighbours"]) == 11
 
 
 def test_a_changed_outcome_is_not_passed_over_in_silence(run, line, gallery, tmp_path):

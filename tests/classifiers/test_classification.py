@@ -25,7 +25,7 @@ class Identity:
 class StandIn:
     """What `classify` asks of a gallery."""
 
-    vectors: np.ndarray
+    matrix: np.ndarray
     records: pd.DataFrame
     generation: int = 3
     identity: Identity = field(default_factory=Identity)
@@ -55,11 +55,11 @@ def some_gallery(seed=0, women=50, noise=0.5, datasets=("a",)):
 
 def test_the_parts_are_the_classifiers_of_other_women_calibrated():
     gallery = some_gallery()
-    vector = gallery.vectors[7]
+    vector = gallery.matrix[7]
     found = classify(gallery, vector, target="pathology", patient_keys="a/3", config=FAST)
     others = gallery.patient_keys != "a/3"
     labels, keys = gallery.records["pathology"].to_numpy(dtype=object)[others], gallery.patient_keys[others]
-    vectors = gallery.vectors[others]
+    vectors = gallery.matrix[others]
     for part, make in ((found.knn, NeighbourVote), (found.head, lambda: LinearHead(FAST.head))):
         estimator = make().fit(vectors, labels, keys)
         raw = estimator.predict_proba(vector[None])
@@ -78,14 +78,14 @@ def test_the_parts_are_the_classifiers_of_other_women_calibrated():
 def test_nothing_of_the_querys_woman_reaches_her_answer():
     gallery, poisoned = some_gallery(), some_gallery()
     own = poisoned.patient_keys == "a/3"
-    poisoned.vectors[own] = gallery.vectors[7]
+    poisoned.matrix[own] = gallery.matrix[7]
     poisoned.records.loc[own, "pathology"] = "benign"
     answers = [
-        classify(place, gallery.vectors[7], target="pathology", patient_keys={"a/3"}, config=FAST).to_dict()
+        classify(place, gallery.matrix[7], target="pathology", patient_keys={"a/3"}, config=FAST).to_dict()
         for place in (gallery, poisoned)
     ]
     assert answers[0] == answers[1]
-    told = classify(poisoned, gallery.vectors[7], target="pathology", config=FAST).to_dict()
+    told = classify(poisoned, gallery.matrix[7], target="pathology", config=FAST).to_dict()
     assert told["knn"]["raw_probabilities"]["benign"] > answers[0]["knn"]["raw_probabilities"]["benign"]
     assert told["excluded_patient"] is None
 
@@ -93,22 +93,22 @@ def test_nothing_of_the_querys_woman_reaches_her_answer():
 def test_an_id_without_a_data_set_leaves_every_data_set_out():
     gallery = some_gallery(datasets=("a", "b"))
     assert keys_of_patient(gallery, "3") == {"a/3", "b/3"}
-    found = classify(gallery, gallery.vectors[7], target="pathology", patient_id="3", config=FAST)
+    found = classify(gallery, gallery.matrix[7], target="pathology", patient_id="3", config=FAST)
     assert (found.excluded_patient, found.excluded_rows) == ("3", 2)
-    one = classify(gallery, gallery.vectors[7], target="pathology", patient_keys="a/3", config=FAST)
+    one = classify(gallery, gallery.matrix[7], target="pathology", patient_keys="a/3", config=FAST)
     assert (one.excluded_patient, one.excluded_rows) == ("a/3", 1)
 
 
 def test_the_answer_is_plain_json_and_always_the_same():
     gallery = some_gallery()
     shuffled = some_gallery()
-    order = np.random.default_rng(1).permutation(len(gallery.vectors))
-    shuffled.vectors, shuffled.records = (
-        gallery.vectors[order],
+    order = np.random.default_rng(1).permutation(len(gallery.matrix))
+    shuffled.matrix, shuffled.records = (
+        gallery.matrix[order],
         gallery.records.iloc[order].reset_index(drop=True),
     )
     first, again, other = (
-        classify(place, gallery.vectors[7], target="pathology", patient_id="3", config=FAST).to_dict()
+        classify(place, gallery.matrix[7], target="pathology", patient_id="3", config=FAST).to_dict()
         for place in (gallery, gallery, shuffled)
     )
     texts = [json.dumps(answer, allow_nan=False) for answer in (first, again, other)]
@@ -125,11 +125,11 @@ def test_the_answer_is_plain_json_and_always_the_same():
 
 def test_density_is_in_order():
     gallery = some_gallery()
-    found = classify(gallery, gallery.vectors[7], target="density", config=FAST)
+    found = classify(gallery, gallery.matrix[7], target="density", config=FAST)
     assert found.classes == ("fatty", "glandular", "dense")
     assert list(found.head.probabilities) == ["fatty", "glandular", "dense"]
-    raw = NeighbourVote().fit(gallery.vectors, gallery.records["density"], gallery.patient_keys)
-    expected = dict(zip(raw.classes_, raw.predict_proba(gallery.vectors[7:8])[0], strict=True))
+    raw = NeighbourVote().fit(gallery.matrix, gallery.records["density"], gallery.patient_keys)
+    expected = dict(zip(raw.classes_, raw.predict_proba(gallery.matrix[7:8])[0], strict=True))
     assert found.knn.raw_probabilities == pytest.approx(expected)
 
 
@@ -140,17 +140,17 @@ def test_many_answers_equal_single_ones_and_share_fits(monkeypatch):
     fits = []
     real = fitted.fit_classifiers
     monkeypatch.setattr("classifiers.classification.fit_classifiers", lambda *given: fits.append(1) or real(*given))
-    many = classify_many(gallery, gallery.vectors[rows], target="pathology", patient_keys=keys, config=FAST)
+    many = classify_many(gallery, gallery.matrix[rows], target="pathology", patient_keys=keys, config=FAST)
     assert len(fits) == 3  # without a/3, without a/4, with everyone
     for row, own, found in zip(rows, keys, many, strict=True):
-        alone = classify(gallery, gallery.vectors[row], target="pathology", patient_keys=own, config=FAST)
+        alone = classify(gallery, gallery.matrix[row], target="pathology", patient_keys=own, config=FAST)
         assert alone.to_dict() == found.to_dict()
 
 
 def test_too_few_women_for_a_head_leave_the_vote():
     gallery = some_gallery(women=4)
     gallery.records["pathology"] = [*["benign"] * 6, *["malignant"] * 2]
-    found = classify(gallery, gallery.vectors[0], target="pathology")
+    found = classify(gallery, gallery.matrix[0], target="pathology")
     assert found.head is None
     plain = found.to_dict()
     assert plain["head"]["probabilities"] is None
@@ -183,12 +183,12 @@ def test_what_cannot_be_answered_is_one_clear_error(target, change, cause, monke
     gallery.records.loc[gallery.patient_keys == "a/3", "hers"] = ["mass", "asymmetry"]
     monkeypatch.setattr(fitted, "MOST_CLASSES", 60)
     with pytest.raises(ClassificationError, match=cause):
-        classify(gallery, **({"vector": gallery.vectors[7], "target": target} | change))
+        classify(gallery, **({"vector": gallery.matrix[7], "target": target} | change))
 
 
 def test_an_empty_gallery_answers_nothing():
     gallery = some_gallery()
-    gallery.vectors, gallery.records = gallery.vectors[:0], gallery.records.iloc[:0]
+    gallery.matrix, gallery.records = gallery.matrix[:0], gallery.records.iloc[:0]
     with pytest.raises(ClassificationError, match="no finding has one"):
         classify(gallery, np.eye(6)[0], target="pathology", patient_id="1")
 
@@ -196,22 +196,22 @@ def test_an_empty_gallery_answers_nothing():
 def test_many_need_one_set_of_keys_each():
     gallery = some_gallery()
     with pytest.raises(ClassificationError, match="keys of 1 women for 2 queries"):
-        classify_many(gallery, gallery.vectors[:2], target="pathology", patient_keys=[{"a/1"}])
+        classify_many(gallery, gallery.matrix[:2], target="pathology", patient_keys=[{"a/1"}])
     with pytest.raises(ClassificationError, match="one row per query"):
-        classify_many(gallery, gallery.vectors[0], target="pathology")
+        classify_many(gallery, gallery.matrix[0], target="pathology")
 
 
 def test_calibrated_probabilities_keep_the_order_of_classes():
     gallery = some_gallery()
-    both = fit_classifiers(gallery.vectors, gallery.records["density"], gallery.patient_keys, FAST)
-    raw, calibrated = both.knn.predict(gallery.vectors[:5])
+    both = fit_classifiers(gallery.matrix, gallery.records["density"], gallery.patient_keys, FAST)
+    raw, calibrated = both.knn.predict(gallery.matrix[:5])
     assert raw.shape == calibrated.shape == (5, 3)
-    expected = both.knn.calibration.transform(both.knn.estimator.predict_proba(gallery.vectors[:5]))
+    expected = both.knn.calibration.transform(both.knn.estimator.predict_proba(gallery.matrix[:5]))
     assert calibrated.tolist() == expected[:, [1, 2, 0]].tolist()  # sorted: dense, fatty, glandular
 
 
 def test_settings_reach_the_classifiers():
     gallery = some_gallery()
     config = ClassifierConfig(vote=VoteConfig(k=3), head=HeadConfig(strengths=(0.5,)), folds=2)
-    found = classify(gallery, gallery.vectors[7], target="pathology", config=config)
+    found = classify(gallery, gallery.matrix[7], target="pathology", config=config)
     assert (found.knn.neighbours, found.head.strength) == (3, 0.5)

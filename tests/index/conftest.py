@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from index.engines import EngineConfig
+from index.exact import ExactEngine
 from index.manifest import GalleryIdentity
 from index.upkeep import build_gallery
+from index.vectors import Positions, StoredVectors
 
 DIMENSION = 16
 IDENTITY = GalleryIdentity("a" * 64, "b" * 64, "finding", DIMENSION)
@@ -59,6 +62,62 @@ class Model:
         return SimpleNamespace(vector=self.vector, patient_id=self.patient, path=path, header=self.header)
 
 
+class StubEngine(ExactEngine):
+    """An engine with an index to store, as the approximate ones have: the rows' numbers and a float16 copy of each.
+
+    Its answers are the exact ones, so that any answer of a gallery can be checked.
+    """
+
+    def __init__(self, vectors: StoredVectors, numbers: Positions, names: Any, until: int) -> None:
+        super().__init__(vectors, names)
+        self.until = until
+        self.numbers = numbers[numbers < until]
+        self.copy = np.concatenate([np.empty((0, vectors.dimension), np.float32), *vectors.blocks]).astype(np.float16)
+        self.copy = self.copy[: len(self.numbers)]
+        self._all = vectors, numbers, names
+        rows = len(self.numbers)
+        self.description = {"engine": "stub", "rows": rows, "trained_for": rows, "recall": 1.0}
+
+    def to_bytes(self) -> bytes:
+        return self.numbers.tobytes() + self.copy.tobytes()
+
+    def without(self, removed: Positions) -> "StubEngine":
+        kept = ~np.isin(self.numbers, removed)
+        self.numbers, self.copy = self.numbers[kept], self.copy[kept]
+        self.description = {**self.description, "rows": len(self.numbers)}
+        return self
+
+    def extended(self) -> "StubEngine":
+        vectors, numbers, names = self._all
+        engine = StubEngine(vectors, numbers, names, int(numbers[-1]) + 1)
+        engine.description = {**self.description, "rows": len(numbers)}
+        return engine
+
+
+def build_stub(
+    config: EngineConfig, vectors: StoredVectors, numbers: Positions, names: Any, **options: Any
+) -> StubEngine:
+    return StubEngine(vectors, numbers, names, int(numbers[-1]) + 1 if len(numbers) else 0)
+
+
+def open_stub(
+    data: bytes, description: Any, until: int, vectors: StoredVectors, numbers: Positions, names: Any, **options: Any
+) -> StubEngine:
+    engine = StubEngine(vectors, numbers, names, until)
+    if data != engine.to_bytes():
+        raise ValueError("it is not of these rows")
+    engine.description = description
+    return engine
+
+
+@pytest.fixture
+def index_engine(monkeypatch: pytest.MonkeyPatch) -> type[StubEngine]:
+    """Every gallery of the test gets an engine that stores an index."""
+    monkeypatch.setattr("index.writer.build_engine", build_stub)
+    monkeypatch.setattr("index.gallery.open_engine", open_stub)
+    return StubEngine
+
+
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here cuts the power, and a process that is killed leaves its writes to the kernel."""
@@ -90,7 +149,7 @@ def make_gallery(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def gallery_folder(make_gallery: Callable[..., Path]) -> Path:
-    """A gallery of 33 findings of 11 women in two segments, with thumbnails and a fresh cache."""
+    """A gallery of 33 findings of 11 women in two segments, with thumbnails."""
     return make_gallery()
 
 

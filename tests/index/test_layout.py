@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from index import GalleryError
-from index.layout import all_files, is_unfinished, stray_files, sweep
+from index.layout import REMOVALS_NAME, all_files, is_unfinished, stray_files, sweep
 from index.manifest import MANIFEST_NAME, read_manifest
 
 UNFINISHED = [
@@ -13,12 +13,17 @@ UNFINISHED = [
     "segments/0a.h5.12.tmp",
     "cache/0c.faiss",
     "cache/0c.faiss.7.tmp",
+    "cache/0d.precedents",
+    "segments/0a.keys",
+    "segments/0a.pictures",
+    "segments/0a.pictures.5.tmp",
     f"{MANIFEST_NAME}.99.tmp",
 ]
 FOREIGN = ["notes.txt", "segments/notes.h5", "segments/more/0a.h5", "other/0a.h5", "gallery.json.bak", "0a.h5.1.tmp"]
 
 
 def test_a_gallery_has_no_strays(gallery_folder: Path) -> None:
+    (gallery_folder / REMOVALS_NAME).write_text("")
     assert stray_files(gallery_folder, read_manifest(gallery_folder)) == []
     assert sweep(gallery_folder, read_manifest(gallery_folder)) == ()
 

@@ -1,24 +1,21 @@
-import contextlib
-import os
-import resource
-import shutil
-import signal
+import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from index import GalleryError, QueryError
+from index import writer as writing
 from index.gallery import Gallery
-from index.layout import LOCK_NAME, all_files, stray_files
-from index.manifest import MANIFEST_NAME, GalleryIdentity, read_manifest
+from index.indexing import rebuild_index
+from index.layout import LOCK_NAME, REMOVALS_NAME, all_files, stray_files
+from index.manifest import MANIFEST_NAME, GalleryIdentity, read_manifest, write_manifest
+from index.upkeep import verify_gallery
 from index.writer import GalleryWriter, create_gallery
 
 
@@ -74,7 +71,8 @@ class TestAppending:
         gallery = Gallery.open(writer.folder)
         assert gallery.generation == writer.generation == before + 2
         assert len(gallery) == 43
-        np.testing.assert_array_equal(gallery.vectors[-5:], batch.vectors)
+        np.testing.assert_array_equal(gallery.matrix[-5:], batch.vectors)
+        assert gallery.numbers.tolist() == list(range(43))
 
     def test_nothing_is_no_generation(self, writer: GalleryWriter, make_findings: Callable[..., Any]) -> None:
         batch = make_findings(0)
@@ -156,29 +154,174 @@ class TestTwoWriters:
             pass
 
 
+class TestCompacting:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, identity: GalleryIdentity, make_findings: Callable[..., Any]) -> Path:
+        """Small segments that differ in their columns, in what a column holds, and in whether there are pictures."""
+        create_gallery(tmp_path / "g", identity)
+        with GalleryWriter(tmp_path / "g") as writer:
+            for number, first in enumerate(range(0, 24, 4)):
+                batch = make_findings(4, first=first)
+                records = batch.records
+                if number == 1:
+                    records = records.drop(columns="view")
+                if number == 2:
+                    records = records.assign(age=[50, 51, 52, 53], shape="round")
+                if number == 3:
+                    records = records.assign(implant=[True, None, False, None], density=None)
+                writer.append(batch.vectors, records, None if number in (2, 4) else batch.thumbnails)
+            writer.remove(["row-0003", "row-0009", "row-0020"])
+        return tmp_path / "g"
+
+    def state(self, folder: Path) -> dict[str, Any]:
+        gallery = Gallery.open(folder)
+        return {
+            "vectors": gallery.matrix.tobytes(),
+            "numbers": gallery.numbers.tolist(),
+            "records": [gallery.record(row) for row in range(len(gallery))],
+            "pictures": [gallery.thumbnail(row_id) for row_id in gallery.row_ids],
+            "women": gallery.women.tolist(),
+            "kinds": {name: gallery.table.kind(name) for name in gallery.table.names},
+        }
+
+    def test_all_stays_as_it_was_but_the_files(self, folder: Path) -> None:
+        before, manifest = self.state(folder), read_manifest(folder)
+        assert before["pictures"].count(None) == 7
+        with GalleryWriter(folder) as writer:
+            assert writer.compact() == 5
+            assert writer.compact() == 0
+            assert writer.generation == manifest.generation + 1
+        assert self.state(folder) == before
+        after = read_manifest(folder)
+        assert [(entry.rows, entry.first, entry.last) for entry in after.segments] == [(21, 0, 23)]
+        assert (after.columns, after.next_number) == (manifest.columns, 24)
+        assert stray_files(folder, after) == []
+        assert verify_gallery(folder).ok
+
+    def test_it_goes_up_to_a_full_segment(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = self.state(folder)
+        monkeypatch.setattr(GalleryWriter, "_full_rows", 8)
+        with GalleryWriter(folder) as writer:
+            assert writer.compact() == 3
+        assert [entry.rows for entry in read_manifest(folder).segments] == [7, 7, 7]
+        assert self.state(folder) == before
+
+    def test_when_many_have_gathered(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with GalleryWriter(folder) as writer:
+            assert writer.compact_when_many() == 0
+            monkeypatch.setattr(writing, "SMALL_SEGMENTS", 5)
+            assert writer.compact_when_many() == 5
+
+    def test_numbers_are_never_used_again(self, folder: Path, make_findings: Callable[..., Any]) -> None:
+        again = make_findings(4, first=20)
+        with GalleryWriter(folder) as writer:
+            writer.remove([f"row-{row:04d}" for row in (21, 22, 23)])
+            writer.compact()
+            writer.append(again.vectors, again.records)
+        gallery = Gallery.open(folder)
+        assert gallery.numbers.tolist()[-4:] == [24, 25, 26, 27]
+        assert gallery.row_ids.tolist()[-4:] == again.records["row_id"].tolist()
+
+    def test_an_index_goes_on_as_it_was(self, folder: Path, index_engine: Any) -> None:
+        rebuild_index(folder, {})
+        index = read_manifest(folder).index
+        with GalleryWriter(folder) as writer:
+            assert writer.compact() == 5
+        gallery = Gallery.open(folder)
+        assert gallery.manifest.index == index
+        assert (gallery.index.description["engine"], gallery.notes) == ("stub", ())
+
+    def test_a_damaged_segment_stops_it(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        (folder / manifest.segments[2].file).write_bytes(b"")
+        with GalleryWriter(folder) as writer, pytest.raises(GalleryError, match="damaged"):
+            writer.compact()
+        assert read_manifest(folder) == manifest
+
+
+class TestDroppingDamage:
+    def test_a_damaged_segment_is_given_up_and_its_rows_may_come_again(
+        self, gallery_folder: Path, make_findings: Callable[..., Any], index_engine: Any
+    ) -> None:
+        rebuild_index(gallery_folder, {})
+        first, second = read_manifest(gallery_folder).segments
+        (gallery_folder / first.file).write_bytes(b"")
+        batch = make_findings(20)
+        with GalleryWriter(gallery_folder) as writer:
+            assert writer.drop_damaged() == (first.file,)
+            assert writer.drop_damaged() == ()
+            assert writer.manifest.segments == (second,)
+            assert (writer.manifest.index, writer.manifest.precedents) == (None, None)
+            writer.append(batch.vectors, batch.records, batch.thumbnails)
+        gallery = Gallery.open(gallery_folder)
+        assert gallery.numbers.tolist() == [*range(20, 33), *range(33, 53)]
+        assert stray_files(gallery_folder, gallery.manifest) == []
+        assert verify_gallery(gallery_folder).ok
+
+    @pytest.mark.parametrize("part", ["keys", "pictures"])
+    @pytest.mark.parametrize("damage", ["gone", "cut"])
+    def test_vectors_and_records_outlive_their_companions(self, gallery_folder: Path, part: str, damage: str) -> None:
+        entry = getattr(read_manifest(gallery_folder).segments[0], part)
+        path = gallery_folder / entry.file
+        path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:-1])
+        before = Gallery.open(gallery_folder)
+        assert [file.file for file in verify_gallery(gallery_folder).damaged] == [entry.file]
+        with GalleryWriter(gallery_folder) as writer:
+            assert writer.drop_damaged() == (entry.file,)
+        after = Gallery.open(gallery_folder)
+        np.testing.assert_array_equal(after.matrix, before.matrix)
+        assert after.row_ids.tolist() == before.row_ids.tolist()
+        assert (after.thumbnail("row-0003") is None) == (part == "pictures")
+        assert after.thumbnail("row-0023") is not None
+        assert verify_gallery(gallery_folder).ok
+
+    def test_a_segment_of_other_columns_is_damaged_too(self, gallery_folder: Path) -> None:
+        manifest = read_manifest(gallery_folder)
+        write_manifest(gallery_folder, replace(manifest, columns={**manifest.columns, "view": "number"}))
+        with GalleryWriter(gallery_folder) as writer:
+            assert len(writer.drop_damaged()) == 2
+        assert len(Gallery.open(gallery_folder)) == 0
+
+    def test_rows_are_known_without_their_keys(self, gallery_folder: Path, make_findings: Callable[..., Any]) -> None:
+        for entry in read_manifest(gallery_folder).segments:
+            (gallery_folder / entry.keys.file).unlink()
+        with GalleryWriter(gallery_folder) as writer:
+            assert writer.present(make_findings(40).records).stored.sum() == 33
+
+
 class TestRemoval:
     @pytest.mark.parametrize("rows", [[4], [0, 5, 21, 32], list(range(20)), list(range(33))])
     def test_nothing_is_left_in_any_file(
-        self, gallery_folder: Path, make_findings: Callable[..., Any], rows: list[int]
+        self, gallery_folder: Path, make_findings: Callable[..., Any], index_engine: Any, rows: list[int]
     ) -> None:
         before = Gallery.open(gallery_folder)
         first, second = make_findings(20), make_findings(13, first=20)
         pictures = first.thumbnails + second.thumbnails
+        copies = before.matrix.astype(np.float16)
         with GalleryWriter(gallery_folder) as writer:
-            writer.rebuild_cache()
+            writer.rebuild_index()
+            writer.store_precedents(b"".join(before.matrix[row].tobytes() for row in rows))
             for row in rows:
-                assert holds(gallery_folder, before.vectors[row].tobytes())
+                assert {name.split("/")[0] for name in holds(gallery_folder, before.matrix[row].tobytes())} == {
+                    "segments", "cache"
+                }  # fmt: skip
+                assert holds(gallery_folder, copies[row].tobytes())
                 assert holds(gallery_folder, pictures[row])
             assert writer.remove([f"row-{row:04d}" for row in rows]) == len(rows)
-            writer.rebuild_cache()
+        index = read_manifest(gallery_folder).index
+        assert (0 if index is None else index.description["rows"]) == 33 - len(rows)
         for row in rows:
-            assert holds(gallery_folder, before.vectors[row].tobytes()) == []
+            assert holds(gallery_folder, before.matrix[row].tobytes()) == []
+            assert holds(gallery_folder, copies[row].tobytes()) == []
             assert holds(gallery_folder, pictures[row]) == []
             assert holds(gallery_folder, f"row-{row:04d}".encode()) == []
         after = Gallery.open(gallery_folder)
         kept = [row for row in range(33) if row not in rows]
-        np.testing.assert_array_equal(after.vectors, before.vectors[kept])
+        np.testing.assert_array_equal(after.matrix, before.matrix[kept])
         assert after.row_ids.tolist() == before.row_ids[kept].tolist()
+        assert after.numbers.tolist() == kept
+        if kept:
+            assert after.index.description["engine"] == "stub"
         assert [after.thumbnail(row_id) for row_id in after.row_ids] == [pictures[row] for row in kept]
         assert stray_files(gallery_folder, after.manifest) == []
         assert after.generation == before.generation + 1
@@ -206,237 +349,87 @@ class TestRemoval:
             writer.append(batch.vectors, batch.records, [batch.thumbnails[0]] * 4)
             assert writer.remove(["row-0000"]) == 1
 
+    def test_a_twin_in_an_index_is_no_leftover(
+        self, tmp_path: Path, identity: GalleryIdentity, make_findings: Callable[..., Any], index_engine: Any
+    ) -> None:
+        batch = make_findings(40)
+        batch.vectors[30:40] = batch.vectors[:10]
+        create_gallery(tmp_path, identity)
+        with GalleryWriter(tmp_path) as writer:
+            writer.append(batch.vectors, batch.records)
+            writer.rebuild_index()
+            assert writer.remove(np.arange(40) < 10) == 10
+
+    def test_an_index_that_keeps_a_vector_goes(
+        self, gallery_folder: Path, index_engine: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows may be gone from an index, and one of them still be the centre of its cell."""
+        rebuild_index(gallery_folder, {})
+        to_bytes = index_engine.to_bytes
+        centre = Gallery.open(gallery_folder).matrix[4].tobytes()
+        monkeypatch.setattr(index_engine, "to_bytes", lambda engine: to_bytes(engine) + centre)
+        with GalleryWriter(gallery_folder) as writer:
+            writer.remove(["row-0004"])
+        assert read_manifest(gallery_folder).index is None
+        assert holds(gallery_folder, centre) == []
+
+    def test_an_index_that_keeps_a_row_is_found(
+        self, gallery_folder: Path, index_engine: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rebuild_index(gallery_folder, {})
+        monkeypatch.setattr(index_engine, "without", lambda engine, removed: engine)
+        monkeypatch.setattr("index.writer.holds_vector", lambda data, removed: False)
+        with GalleryWriter(gallery_folder) as writer, pytest.raises(GalleryError, match=r"faiss: still holds a part"):
+            writer.remove(["row-0004"])
+
+    def test_an_index_that_keeps_a_code_of_a_row_is_found(
+        self, gallery_folder: Path, index_engine: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its bytes are no copy of the vector that could be searched for; its number says whose it is."""
+        monkeypatch.setattr(index_engine, "without", lambda engine, removed: engine)
+        monkeypatch.setattr(index_engine, "to_bytes", lambda engine: engine.numbers.tobytes())
+        rebuild_index(gallery_folder, {})
+        with GalleryWriter(gallery_folder) as writer, pytest.raises(GalleryError, match="not rid of the removed rows"):
+            writer.remove(["row-0004"])
+
+    def test_an_index_that_cannot_forget_goes(
+        self, gallery_folder: Path, index_engine: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rebuild_index(gallery_folder, {})
+        monkeypatch.setattr(index_engine, "without", lambda engine, removed: None)
+        with GalleryWriter(gallery_folder) as writer:
+            writer.remove(["row-0004"])
+        assert read_manifest(gallery_folder).index is None
+        assert not [name for name in all_files(gallery_folder) if name.endswith("faiss")]
+
+    def test_rows_beside_the_index_leave_it_as_it_is(
+        self, gallery_folder: Path, index_engine: Any, make_findings: Callable[..., Any]
+    ) -> None:
+        rebuild_index(gallery_folder, {})
+        index = read_manifest(gallery_folder).index
+        batch = make_findings(4, first=40)
+        with GalleryWriter(gallery_folder) as writer:
+            writer.append(batch.vectors, batch.records)
+            writer.remove(["row-0041"])
+        gallery = Gallery.open(gallery_folder)
+        assert gallery.manifest.index == index
+        assert gallery.index.description["engine"] == "stub"
+
+    def test_the_log_tells_what_was_done_and_of_nobody(self, gallery_folder: Path) -> None:
+        with GalleryWriter(gallery_folder) as writer:
+            writer.remove(["row-0004", "row-0030"], reason="patient")
+            writer.remove(["row-0005"])
+        text = (gallery_folder / REMOVALS_NAME).read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [(line["state"], line["rows"], line["women"], line["by"]) for line in lines] == [
+            ("begun", 2, 2, "patient"), ("proven", 2, 2, "patient"), ("begun", 1, 1, "rows"), ("proven", 1, 1, "rows"),
+        ]  # fmt: skip
+        assert [line["generation"] for line in lines] == [3, 3, 4, 4]
+        for word in ("row-", "W0", "films"):
+            assert word not in text
+
     def test_a_leftover_is_found(self, gallery_folder: Path) -> None:
-        vector = Gallery.open(gallery_folder).vectors[4].tobytes()
+        vector = Gallery.open(gallery_folder).matrix[4].tobytes()
         (gallery_folder / "copy.bin").write_bytes(b"abc" + vector + b"def")
         with GalleryWriter(gallery_folder) as writer, pytest.raises(GalleryError, match=r"copy\.bin: still holds"):
             writer.remove(["row-0004"])
-
-
-# ---- Kills, interrupts and full disks. Each row's vector follows from its number, so that any state can be checked.
-
-
-def numbered(numbers: list[int], dimension: int = 16) -> tuple[np.ndarray, pd.DataFrame]:
-    vectors = np.stack([np.random.default_rng(n).normal(size=dimension) for n in numbers]).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    records = pd.DataFrame(
-        {"row_id": [str(n) for n in numbers], "granularity": "finding", "patient_id": [str(n // 2) for n in numbers]}
-    ).assign(dataset="d")
-    return vectors, records
-
-
-def stored(folder: Path) -> list[int]:
-    """Return the numbers of the stored rows, having checked all of their content."""
-    gallery = Gallery.open(folder)
-    numbers = [int(row_id) for row_id in gallery.row_ids]
-    if numbers:
-        vectors, records = numbered(numbers)
-        np.testing.assert_array_equal(gallery.vectors, vectors)
-        assert gallery.records["patient_id"].tolist() == records["patient_id"].tolist()
-    return numbers
-
-
-@pytest.fixture
-def numbered_gallery(tmp_path: Path, identity: GalleryIdentity) -> Path:
-    folder = tmp_path / "numbered"
-    create_gallery(folder, identity)
-    with GalleryWriter(folder) as writer:
-        writer.append(*numbered([0, 1, 2, 3]))
-        writer.append(*numbered([4, 5]))
-        writer.rebuild_cache()
-    return folder
-
-
-def change(writer: GalleryWriter) -> None:
-    """Add rows, remove rows of several segments, and make the cache anew."""
-    writer.append(*numbered([6, 7, 8]))
-    writer.remove(["1", "4", "8"])
-    writer.rebuild_cache()
-
-
-STEPS = [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 2, 3, 5, 6, 7]]
-CALLS = [(os, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink")]
-
-
-@contextlib.contextmanager
-def stopping_at(call: int, after: bool, stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` before or after the given one of all calls that touch the disk."""
-    count = [0]
-    originals = [(owner, name, getattr(owner, name)) for owner, name in CALLS]
-
-    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            count[0] += 1
-            here = count[0] == call
-            if here and not after:
-                stop()
-            result = original(*arguments, **options)
-            if here and after:
-                stop()
-            return result
-
-        return wrapped
-
-    try:
-        for owner, name, original in originals:
-            setattr(owner, name, wrap(original))
-        yield count
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
-
-
-def kill_myself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_child(action: Callable[[], None]) -> int:
-    """Run something in a forked process; return its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            action()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
-def calls_of_a_change(folder: Path) -> int:
-    with GalleryWriter(folder) as writer, stopping_at(0, False, lambda: None) as count:
-        change(writer)
-    return count[0]
-
-
-def test_a_kill_at_every_call_leaves_a_whole_generation(
-    tmp_path: Path, numbered_gallery: Path, identity: GalleryIdentity
-) -> None:
-    template = tmp_path / "template"
-    shutil.copytree(numbered_gallery, template)
-    calls = calls_of_a_change(numbered_gallery)
-    assert stored(numbered_gallery) == STEPS[-1]
-    seen, cleaned = set(), 0
-    for call in range(1, calls + 1):
-        folder = tmp_path / f"killed-{call}"
-        shutil.copytree(template, folder)
-
-        def run(folder: Path = folder, call: int = call) -> None:
-            with GalleryWriter(folder) as writer, stopping_at(call, call % 2 == 0, kill_myself):
-                change(writer)
-
-        assert os.WTERMSIG(in_child(run)) == signal.SIGKILL
-        rows = stored(folder)
-        assert rows in STEPS
-        seen.add(len(rows))
-        strays = stray_files(folder, read_manifest(folder))
-        with GalleryWriter(folder) as writer:
-            assert list(writer.cleaned) == strays
-            cleaned += len(strays)
-            writer.append(*numbered([90]))
-        assert stored(folder) == [*rows, 90]
-        assert stray_files(folder, read_manifest(folder)) == []
-        for number in {0, 1, 2, 3, 4, 5, 6, 7, 8} - set(rows):
-            assert holds(folder, numbered([number])[0].tobytes()) == []
-        shutil.rmtree(folder)
-    assert seen == {6, 9} | {len(STEPS[-1])}
-    assert cleaned > 5
-
-
-def test_kills_at_random_moments(numbered_gallery: Path) -> None:
-    rng = np.random.default_rng(0)
-    rows = stored(numbered_gallery)
-
-    def run() -> None:
-        with GalleryWriter(numbered_gallery) as writer:
-            while True:
-                start = max(map(int, writer.row_ids)) + 1
-                writer.append(*numbered(list(range(start, start + 40))))
-                writer.remove([str(start + 3)])
-
-    for _ in range(12):
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                run()
-            os._exit(1)
-        time.sleep(float(rng.uniform(0.01, 0.15)))
-        os.kill(child, signal.SIGKILL)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-        after = stored(numbered_gallery)
-        assert set(rows) <= {*after, *(row for row in rows if (row - 6) % 40 == 3)}
-        assert len(set(after)) == len(after)
-        rows = after
-    assert len(rows) > 40
-    with GalleryWriter(numbered_gallery):
-        pass
-    assert stray_files(numbered_gallery, read_manifest(numbered_gallery)) == []
-
-
-def test_an_interrupt_at_any_call_leaves_a_writer_that_can_go_on(tmp_path: Path, numbered_gallery: Path) -> None:
-    template = tmp_path / "template"
-    shutil.copytree(numbered_gallery, template)
-    calls = calls_of_a_change(numbered_gallery)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    for call in range(1, calls + 1, 2):
-        folder = tmp_path / f"interrupted-{call}"
-        shutil.copytree(template, folder)
-        with GalleryWriter(folder) as writer:
-            with pytest.raises(KeyboardInterrupt), stopping_at(call, call % 4 == 1, interrupt):
-                change(writer)
-            rows = stored(folder)
-            assert rows in STEPS
-            writer.append(*numbered([90, 91]))
-            assert writer.remove(["90"]) == 1
-        assert stored(folder) == [*rows, 91]
-        assert stray_files(folder, read_manifest(folder)) == []
-        shutil.rmtree(folder)
-
-
-def test_a_file_size_limit_leaves_what_was_stored(numbered_gallery: Path) -> None:
-    said = numbered_gallery.parent / "said"
-
-    def run() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
-        with GalleryWriter(numbered_gallery) as writer:
-            try:
-                writer.append(*numbered(list(range(10, 400))))
-            except GalleryError as error:
-                said.write_text(str(error))
-
-    assert in_child(run) == 0
-    assert "larger than this system allows" in said.read_text()
-    assert stored(numbered_gallery) == STEPS[0]
-    assert stray_files(numbered_gallery, read_manifest(numbered_gallery)) == []
-
-
-def test_a_full_disk_leaves_what_was_stored(tmp_path: Path, identity: GalleryIdentity) -> None:
-    mount = tmp_path / "small"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(mount)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small file system can be mounted by root only")
-    try:
-        folder = mount / "gallery"
-        create_gallery(folder, identity)
-        committed = 0
-
-        def fill(writer: GalleryWriter) -> None:
-            nonlocal committed
-            while True:
-                writer.append(*numbered(list(range(committed, committed + 200))))
-                committed += 200
-
-        with GalleryWriter(folder) as writer, pytest.raises(GalleryError, match="the disk is full"):
-            fill(writer)
-        assert committed > 0
-        assert stored(folder) == list(range(committed))
-        assert stray_files(folder, read_manifest(folder)) == []
-        with GalleryWriter(folder) as writer:  # a removal frees some space
-            assert writer.remove([str(n) for n in range(200)]) == 200
-            writer.append(*numbered([5000]))
-        assert stored(folder) == [*range(200, committed), 5000]
-    finally:
-        subprocess.run(["umount", mount], check=True)
