@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.gallery_search import BATCHES, PLAIN, prepared_gallery, work_folder
 from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, write_table
-from benchmarks.peer_data import SHARES, VectorSet, load_vectors, nearest, recalls
+from benchmarks.peer_data import SHARES, VectorSet, load_vectors, nearest, plain_search, recalls
 from benchmarks.peer_mammoseek import positions_of
 from benchmarks.peer_process import interval
 from errors import MammoseekError
@@ -121,7 +121,9 @@ def filter_rows(
     rows = []
     for batch in BATCHES:
         if batch < LARGE:
-            ways["flat"] = lambda part, place: bare.search(part, 10, params=_faiss.SearchParameters(sel=selector))
+            ways["flat"] = lambda part, place: plain_search(bare)(
+                part, 10, params=_faiss.SearchParameters(sel=selector)
+            )
         else:
             ways.pop("flat", None)
         part = np.ascontiguousarray(vectors.queries[:batch])

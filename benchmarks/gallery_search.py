@@ -31,7 +31,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, write_table
-from benchmarks.peer_data import Floats, VectorSet, load_vectors, recalls
+from benchmarks.peer_data import Floats, VectorSet, load_vectors, plain_search, recalls
 from benchmarks.peer_engines import Source
 from benchmarks.peer_mammoseek import make_gallery, positions_of, women_asked
 from benchmarks.peer_process import interval
@@ -102,8 +102,8 @@ def exact_rows(gallery: Gallery, vectors: VectorSet, repeats: int, seconds: floa
         return lambda asked, place: ask_many(gallery, asked, women[place], question)
 
     ways: dict[str, Way] = {
-        "faiss.IndexFlatIP": lambda asked, place: bare.search(asked, 10),
-        "faiss.IndexFlatIP, half of the rows": lambda asked, place: bare.search(
+        "faiss.IndexFlatIP": lambda asked, place: plain_search(bare)(asked, 10),
+        "faiss.IndexFlatIP, half of the rows": lambda asked, place: plain_search(bare)(
             asked, 10, params=_faiss.SearchParameters(sel=passing)
         ),
         "ask_many, filter that all rows pass, her rows excluded": asking(EVERYTHING_PASSES),

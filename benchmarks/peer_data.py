@@ -1,7 +1,9 @@
 """What engines are measured on: vectors that were made beforehand, records made up for them, and what is right."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -66,7 +68,12 @@ def nearest(gallery: Floats, queries: Floats, k: int) -> tuple[Floats, Numbers]:
     """Return the exact nearest rows: similarities float32 (q, k) and rows int64 (q, k), best first."""
     index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(gallery)
-    return index.search(queries, k)
+    return plain_search(index)(queries, k)
+
+
+def plain_search(index: Any) -> Callable[..., tuple[Floats, Numbers]]:
+    """Return the search of a FAISS index that knows parameters: faiss.contrib.torch_utils puts another in its place."""
+    return getattr(index, "search_numpy", index.search)
 
 
 def make_records(women: npt.NDArray[np.int32], seed: int = 0) -> pd.DataFrame:

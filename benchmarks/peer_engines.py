@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peer_data import Floats, Numbers, make_shares
+from benchmarks.peer_data import Floats, Numbers, make_shares, plain_search
 
 _faiss: Any = faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
 
@@ -153,9 +153,9 @@ class FlatPeer(Peer):
 
     def _search(self, queries: Floats, k: int, share: str | None) -> Numbers:
         if share is None:
-            return self.index.search(queries, k)[1]
+            return plain_search(self.index)(queries, k)[1]
         parameters = _faiss.SearchParameters(sel=self.shares.selector(share))
-        return self.index.search(queries, k, params=parameters)[1]
+        return plain_search(self.index)(queries, k, params=parameters)[1]
 
     def _index_bytes(self) -> int:
         return _saved_by_faiss(self.index, self.folder)
@@ -183,7 +183,7 @@ class FaissGraphPeer(Peer):
         parameters = _faiss.SearchParametersHNSW(efSearch=max(self.value, k))
         if share is not None:
             parameters.sel = self.shares.selector(share)
-        return self.index.search(queries, k, params=parameters)[1]
+        return plain_search(self.index)(queries, k, params=parameters)[1]
 
     def _index_bytes(self) -> int:
         return _saved_by_faiss(self.index, self.folder)

@@ -15,7 +15,7 @@ from index.writer import GalleryWriter
 TAIL_ROWS = 10_000
 """Rows that may lie beside the index: a search reads each of them, in a few milliseconds."""
 
-TAIL_SHARE = 0.05
+TAIL_SHARE = 0.01
 """The same as a share of the indexed rows, whichever is more."""
 
 GROWTH = 4

@@ -154,11 +154,11 @@ def test_the_same_question_gives_the_same_bytes_also_after_the_index_is_rebuilt(
 
 def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery):
     exact = run("query", gallery, "--row", line.frame["row_id"][0], "-k", 5, "--json")
-    rebuilt = run("index", "rebuild", gallery, "--engine", "float16", "--json")
+    rebuilt = run("index", "rebuild", gallery, "--engine", "SQfp16", "--json")
     assert rebuilt.code == 0, rebuilt.err
-    assert json.loads(rebuilt.out)["engine"] == "float16"
+    assert json.loads(rebuilt.out)["engine"] == "SQfp16"
     info = json.loads(run("index", "info", gallery, "--json").out)
-    assert info["engine"]["engine"] == "float16"
+    assert info["engine"]["engine"] == "SQfp16"
     assert info["index"]["rows"] == info["rows"]
     found = json.loads(run("query", gallery, "--row", line.frame["row_id"][0], "-k", 5, "--json").out)
     # A gallery this small is gone through whole, in whatever precision, and compared exactly.
@@ -168,7 +168,7 @@ def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery):
 
 
 def test_a_damaged_index_is_told_answered_without_and_made_again(run, line, gallery):
-    assert run("index", "rebuild", gallery, "--engine", "float16").code == 0
+    assert run("index", "rebuild", gallery, "--engine", "SQfp16").code == 0
     [cache] = (gallery / "cache").glob("*.faiss")
     cache.write_bytes(cache.read_bytes()[:-1])
     row = line.frame["row_id"][0]

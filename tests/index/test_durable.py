@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from index import GalleryError
-from index.durable import WriterLock, make_folder, storage_error, write_whole
+from index.durable import WriterLock, make_folder, open_plain, storage_error, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -69,6 +69,32 @@ def test_one_holder_at_a_time_and_the_next_is_told_who(tmp_path: Path) -> None:
         assert f"process {os.getpid()} on" in told.stdout
     with WriterLock(tmp_path / "lock"):
         pass
+
+
+def test_an_interrupt_while_taking_it_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    lock = WriterLock(tmp_path / "lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+    with WriterLock(tmp_path / "lock"):
+        pass
+
+
+def test_only_plain_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with open_plain(tmp_path / "file") as file:
+        assert file.read() == b"content"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(GalleryError, match=f"{name}: is no plain file"):
+            open_plain(tmp_path / name)
+    with pytest.raises(IsADirectoryError):
+        open_plain(tmp_path)
 
 
 def test_a_lock_with_a_strange_note_is_still_a_lock(tmp_path: Path) -> None:

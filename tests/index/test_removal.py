@@ -180,6 +180,18 @@ def test_the_search_finds_what_python_finds(data: st.DataObject) -> None:
     assert _Search(patterns).finds(content, start, stop) == expected
 
 
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("place", range(17))
+def test_a_pattern_is_found_at_every_offset(count: int, place: int) -> None:
+    patterns = [bytes([number] * 40) for number in range(1, 1 + count)]
+    content = bytes(place) + patterns[-1] + bytes(9)
+    search = _Search(patterns)
+    assert search.finds(content, 0, len(content))
+    assert search.finds(content, place, place + 40)
+    assert not search.finds(content, place + 1, len(content))
+    assert not search.finds(content, 0, place + 39)
+
+
 class TestTheLog:
     def test_a_torn_line_does_not_swallow_the_next(self, tmp_path: Path) -> None:
         (tmp_path / REMOVALS_NAME).write_text('{"time": "2020')

@@ -1,6 +1,6 @@
-from typing import itertools
+import itertools
+from typing import Any
 
-import Any
 import numpy as np
 import pandas as pd
 import pytest

@@ -364,10 +364,10 @@ class TestRemoval:
         self, gallery_folder: Path, index_engine: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Rows may be gone from an index, and one of them still be the centre of its cell."""
-        rebuild_index(gallery_folder, {})
         to_bytes = index_engine.to_bytes
         centre = Gallery.open(gallery_folder).matrix[4].tobytes()
         monkeypatch.setattr(index_engine, "to_bytes", lambda engine: to_bytes(engine) + centre)
+        rebuild_index(gallery_folder, {})
         with GalleryWriter(gallery_folder) as writer:
             writer.remove(["row-0004"])
         assert read_manifest(gallery_folder).index is None
