@@ -1,6 +1,7 @@
 """Searching a large gallery by the public query call: exact beside bare FAISS, and the engine `auto` beside exact.
 
-    python -m benchmarks.gallery_search --vectors FOLDER --work WORK -o benchmarks/results/gallery-search.csv
+    python -m benchmarks.gallery_search --vectors FOLDER --work WORK --parts exact -o RESULTS/gallery-exact.csv
+    python -m benchmarks.gallery_search --vectors FOLDER --work WORK --parts auto -o RESULTS/gallery-auto.csv
 
 All ways of asking are timed in turn within one process on the same queries with the same threads, at 1, 64 and 1,000
 queries a call; ratios are to the yardstick beside it in the same turn, above 1 is faster.
@@ -56,6 +57,9 @@ def main() -> None:
     """Run the benchmark, print its table and write it."""
     parser = gallery_parser(str(__doc__))
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long a way is asked in one turn (4)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("exact", "auto"), default=["exact", "auto"], help="what to measure (both)"
+    )
     arguments = parser.parse_args()
     try:
         run(arguments)
@@ -78,8 +82,11 @@ def run(arguments: argparse.Namespace) -> None:
         vectors = load_vectors(arguments.vectors, arguments.rows)
         exact, auto = Gallery.open(folder), Gallery.open(folder)
         exact.__dict__["index"] = exact_engine(exact.vectors, exact.names_of)
-        rows = exact_rows(exact, vectors, arguments.repeats, arguments.seconds)
-        rows += auto_rows(auto, exact, vectors, arguments.repeats, arguments.seconds)
+        rows = []
+        if "exact" in arguments.parts:
+            rows += exact_rows(exact, vectors, arguments.repeats, arguments.seconds)
+        if "auto" in arguments.parts:
+            rows += auto_rows(auto, exact, vectors, arguments.repeats, arguments.seconds)
     write_table([{"rows": len(vectors.gallery), **row} for row in rows], arguments.output, arguments.threads)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from index import faissfile
 from index.exact import ExactEngine
 from index.nearest import Engine, Hits, Mask, Names, rounding_margin, settle
-from index.proposals import SingleProposer, faiss_threads, pair_scores, proposer_of
+from index.proposals import SingleProposer, faiss_threads, pair_scores, proposer_of, threads_for
 from index.vectors import Positions, StoredVectors, Vectors
 
 faiss: Any = _faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
@@ -129,7 +129,8 @@ class ApproximateEngine(Engine):
             asked = queries if len(pending) == len(queries) else queries[part[pending]]
             own = None if barred is None else [barred[query] for query in pending.tolist()]
             rows = ask.propose(asked, room, attempt, own)
-            scores = pair_scores(asked, self.vectors, rows)
+            with faiss_threads(threads_for(len(asked), self.description.get("threads"))):
+                scores = pair_scores(asked, self.vectors, rows)
             found = np.count_nonzero(rows >= 0, axis=1)
             enough = np.ones(len(pending), np.bool_)
             for query in np.flatnonzero(found < k).tolist():
@@ -236,7 +237,7 @@ class _Request:
         if self._selector is None:
             count = int(count * self._sparser)
         breadth = min(int(self._breadth * wider * self._further), self.proposer.widest)
-        with faiss_threads(self._threads):
+        with faiss_threads(threads_for(len(queries), self._threads)):
             found = self.proposer.propose(queries, min(count, engine._held), breadth, self._selector)
         rows = engine._positions(found)
         if self._allowed is not None and self._selector is None:

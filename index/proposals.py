@@ -20,6 +20,8 @@ from index.vectors import Positions, StoredVectors, Vectors
 
 faiss: Any = _faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
 
+_FEW_QUERIES = 4  # up to as many are worked at by one thread
+
 _LONGEST_TABLE_PART = 16  # from here on FAISS computes product quantisation tables by a matrix product
 
 
@@ -49,6 +51,11 @@ def _scores_in(queries: Vectors, block: Vectors, rows: Positions) -> npt.NDArray
     arrays = pointer(scores), pointer(queries), pointer(block), pointer(rows)
     faiss.fvec_inner_products_by_idx(*arrays, block.shape[1], *rows.shape)
     return scores
+
+
+def threads_for(queries: int, threads: int | None) -> int | None:
+    """Return how many threads a batch is worth: to wake several for a single query takes longer than the query."""
+    return 1 if queries <= _FEW_QUERIES else threads
 
 
 @contextmanager
@@ -133,6 +140,7 @@ class CellProposer(Proposer):
         self._turn = None if turn is None else StoredVectors([turn], index.d)
         held = faiss.rev_swig_ptr(faiss.downcast_index(inverted.quantizer).get_xb(), inverted.nlist * inverted.d)
         self._centroids: Vectors = held.reshape(inverted.nlist, inverted.d)
+        self._shape = inverted.d, inverted.nlist
         self._stored = StoredVectors([self._centroids], inverted.d)
         longest = np.linalg.norm(self._centroids, axis=1).max(initial=1)
         self._margin = np.float32(longest * rounding_margin(inverted.d))
@@ -170,7 +178,7 @@ class CellProposer(Proposer):
         total = len(self._centroids)
         if breadth >= total:
             return np.tile(np.arange(total), (len(queries), 1))
-        scores = queries @ self._centroids.T
+        scores = self._centroid_scores(queries)
         last = np.partition(scores, total - breadth, axis=1)[:, total - breadth, None]
         owners, cells = np.divmod(np.flatnonzero(scores >= last - self._margin), total)
         if len(cells) > len(queries) * breadth:
@@ -181,6 +189,15 @@ class CellProposer(Proposer):
             dropped = order[ranks(owners[order]) >= breadth - chosen[owners[order]]]
             cells = np.delete(cells, dropped)
         return cells.reshape(len(queries), breadth)
+
+    def _centroid_scores(self, queries: Vectors) -> npt.NDArray[np.float32]:
+        if len(queries) > _FEW_QUERIES:
+            return np.asarray(queries @ self._centroids.T)
+        # So little work is done sooner by one thread than several are woken, and kept from FAISS's own.
+        scores, pointer = np.empty((len(queries), len(self._centroids)), np.float32), faiss.swig_ptr
+        for query, line in zip(queries, scores, strict=True):
+            faiss.fvec_inner_products_ny(pointer(line), pointer(query), pointer(self._centroids), *self._shape)
+        return scores
 
 
 class GraphProposer(Proposer):

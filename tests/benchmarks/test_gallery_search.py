@@ -46,7 +46,14 @@ def test_calls_fill_the_time_that_is_given() -> None:
 def test_the_table_compares_exact_with_bare_and_auto_with_exact(vector_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "search.csv"
     arguments = argparse.Namespace(
-        vectors=vector_folder, rows=1500, work=tmp_path / "work", threads=1, repeats=1, seconds=0.01, output=output
+        parts=("exact", "auto"),
+        vectors=vector_folder,
+        rows=1500,
+        work=tmp_path / "work",
+        threads=1,
+        repeats=1,
+        seconds=0.01,
+        output=output,
     )
     run(arguments)
     table = pd.read_csv(output)
