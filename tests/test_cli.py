@@ -152,7 +152,8 @@ def test_the_same_question_gives_the_same_bytes_also_after_the_index_is_rebuilt(
     assert run(*question).out == first
 
 
-def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery):
+def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery, monkeypatch):
+    monkeypatch.setattr("index.presets.LEAST_ROWS", 10)
     exact = run("query", gallery, "--row", line.frame["row_id"][0], "-k", 5, "--json")
     rebuilt = run("index", "rebuild", gallery, "--engine", "SQfp16", "--json")
     assert rebuilt.code == 0, rebuilt.err
@@ -167,7 +168,8 @@ def test_an_engine_is_chosen_and_says_what_it_finds(run, line, gallery):
     assert run("query", gallery, "--row", line.frame["row_id"][0]).code == 0
 
 
-def test_a_damaged_index_is_told_answered_without_and_made_again(run, line, gallery):
+def test_a_damaged_index_is_told_answered_without_and_made_again(run, line, gallery, monkeypatch):
+    monkeypatch.setattr("index.presets.LEAST_ROWS", 10)
     assert run("index", "rebuild", gallery, "--engine", "SQfp16").code == 0
     [cache] = (gallery / "cache").glob("*.faiss")
     cache.write_bytes(cache.read_bytes()[:-1])
