@@ -25,11 +25,11 @@ from benchmarks.gallery_search import BATCHES, PLAIN, prepared_gallery, work_fol
 from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, write_table
 from benchmarks.peer_data import SHARES, VectorSet, load_vectors, nearest, plain_search, recalls
 from benchmarks.peer_mammoseek import positions_of
-from benchmarks.peer_process import interval
 from errors import MammoseekError
 from index.answers import Question
 from index.filters import parse_filter
 from index.gallery import Gallery
+from index.metrics import bootstrap_interval
 from index.retrieval import ask_many
 
 _faiss: Any = faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
@@ -112,7 +112,7 @@ def filter_rows(
     right = allowed[nearest(np.ascontiguousarray(vectors.gallery[allowed]), asked, k)[1]]
     found = positions_of(ask_many(gallery, asked, nobody[:queries], question), 10)
     each = recalls(found[:, :k], right)
-    low, high = interval(each)
+    scored = bootstrap_interval(each, vectors.query_women[:queries])
     selector = _faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
     ways: dict[str, Way] = {
         "filtered": lambda part, place: ask_many(gallery, part, nobody[place], question),
@@ -136,9 +136,9 @@ def filter_rows(
             {
                 "allowed": len(allowed),
                 "batch": batch,
-                "recall": round(float(each.mean()), 4),
-                "recall_low": round(low, 4),
-                "recall_high": round(high, 4),
+                "recall": round(scored.value, 4),
+                "recall_low": round(scored.low, 4),
+                "recall_high": round(scored.high, 4),
                 "filled": round(float((found >= 0).all(axis=1).mean()), 4),
                 "per_second": float(f"{own.per_second:.4g}"),
                 "to_unfiltered": round(1 / timed["unfiltered"].ratio, 3),

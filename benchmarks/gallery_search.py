@@ -12,8 +12,8 @@ queries a call; ratios are to the yardstick beside it in the same turn, above 1 
   most one row of each woman. At one query a call, `own_ms` is what our call takes beside the search of its engine:
   checks, exclusion and the description of the answer.
 - `auto`: the same call with the engine that `auto` chose beside the same call with exact search, and which share of the
-  10 nearest rows it finds, with a 95 % interval over the queries. Its queries are not those that its parameters were
-  found on: those were rows of the gallery.
+  10 nearest rows it finds, with a 95 % interval over the queries' women. Its parameters were found on other questions:
+  rows of the gallery.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, wr
 from benchmarks.peer_data import Floats, VectorSet, load_vectors, plain_search, recalls
 from benchmarks.peer_engines import Source
 from benchmarks.peer_mammoseek import make_gallery, positions_of, women_asked
-from benchmarks.peer_process import interval
 from errors import MammoseekError
 from index.answers import Question
 from index.engines import exact_engine
@@ -43,6 +42,7 @@ from index.filters import parse_filter
 from index.gallery import Gallery
 from index.indexing import rebuild_index
 from index.layout import MANIFEST_NAME
+from index.metrics import bootstrap_interval
 from index.retrieval import ask_many
 
 _faiss: Any = faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
@@ -148,11 +148,12 @@ def auto_rows(auto: Gallery, exact: Gallery, vectors: VectorSet, repeats: int, s
         rows += _table("auto", ways, vectors.queries, batch, repeats, seconds, "ask_many, exact")
     found = positions_of(ask_many(auto, vectors.queries, nobody, PLAIN), 10)
     each = recalls(found, vectors.neighbours[:, : found.shape[1]])
-    low, high = interval(each)
+    scored = bootstrap_interval(each, vectors.query_women)
     described = auto.index.description
     for row in rows:
         if row["way"] == "ask_many, auto":
-            row |= {"recall": round(float(each.mean()), 4), "recall_low": round(low, 4), "recall_high": round(high, 4)}
+            row |= {"recall": round(scored.value, 4)}
+            row |= {"recall_low": round(scored.low, 4), "recall_high": round(scored.high, 4)}
             row["engine"] = ", ".join(f"{name} {value}" for name, value in described.items())
     return rows
 
@@ -192,7 +193,7 @@ def work_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def prepared_gallery(work: Path, vectors: Path, rows: int, threads: int) -> Path:
+def prepared_gallery(work: Path, vectors: Path, rows: int, threads: int, rows_of_a_woman: int | None = None) -> Path:
     """Return a gallery of the first rows with the engine `auto`; one that is there already is taken as it is.
 
     Args:
@@ -200,12 +201,13 @@ def prepared_gallery(work: Path, vectors: Path, rows: int, threads: int) -> Path
         vectors: Folder that `benchmarks.gallery_vectors` wrote.
         rows: How many.
         threads: For building its index.
+        rows_of_a_woman: As `peer_data.make_records` takes it.
     """
-    folder = work / f"gallery-{rows}"
+    folder = work / (f"gallery-{rows}" if rows_of_a_woman is None else f"gallery-{rows}-by-{rows_of_a_woman}")
     if not (folder / MANIFEST_NAME).is_file():
-        making = work / f"gallery-{rows}-unfinished"
+        making = folder.with_name(f"{folder.name}-unfinished")
         shutil.rmtree(making, ignore_errors=True)  # of a run that was stopped
-        make_gallery(making, Source.of_folder(vectors, rows))
+        make_gallery(making, Source.of_folder(vectors, rows), rows_of_a_woman)
         rebuild_index(making, {"engine": "auto", "threads": threads})
         making.rename(folder)
     return folder

@@ -2,7 +2,8 @@
 
     python -m benchmarks.gallery_upkeep --vectors FOLDER --work WORK -o benchmarks/results/gallery-upkeep.csv
 
-Each measurement is a process of its own, which begins to take the time when all modules are loaded.
+The gallery's rows are of patients of four rows each, as in an archive. Each measurement is a process of its own, which
+begins to take the time when all modules are loaded.
 
 - `open`: `Gallery.open` with its index, digests of all vectors checked or not; seconds, the most memory that the
   process held meanwhile as a share of the vectors' bytes, and the same after a first answered query.
@@ -38,6 +39,7 @@ from index.upkeep import build_gallery
 from index.writer import GalleryWriter, create_gallery
 
 ADDED = 1000
+ROWS_OF_A_WOMAN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     from benchmarks.gallery_turns import write_table
 
     with work_folder(arguments.work) as work:
-        folder = prepared_gallery(work, arguments.vectors, arguments.rows, arguments.threads)
+        folder = prepared_gallery(work, arguments.vectors, arguments.rows, arguments.threads, ROWS_OF_A_WOMAN)
         rows = open_rows(folder, arguments.repeats) + add_rows(folder, arguments.repeats)
     write_table([{"rows": arguments.rows, **row} for row in rows], arguments.output, arguments.threads)
 

@@ -27,12 +27,14 @@ class VectorSet:
         gallery: float32 (n, d), unit length.
         queries: float32 (q, d), unit length, of other women.
         women: int32 (n,), the woman of each row of the gallery.
+        query_women: int32 (q,), the woman of each query.
         neighbours: int64 (q, 100), the exact nearest rows of each query, best first.
     """
 
     gallery: Floats
     queries: Floats
     women: npt.NDArray[np.int32]
+    query_women: npt.NDArray[np.int32]
     neighbours: Numbers
 
 
@@ -51,6 +53,7 @@ def load_vectors(folder: Path, rows: int | None = None, queries: int | None = No
         gallery = np.load(folder / "gallery.npy", mmap_mode="r")
         found = np.load(folder / "queries.npy", mmap_mode="r")
         women = np.load(folder / "gallery-rows.npy", mmap_mode="r")["woman"]
+        query_women = np.load(folder / "queries-rows.npy", mmap_mode="r")["woman"]
         neighbours = np.load(folder / "neighbours.npy")
     except (OSError, ValueError) as error:
         raise MammoseekError(folder, f"holds no vectors ({error})", "make them: benchmarks.gallery_vectors") from error
@@ -61,7 +64,7 @@ def load_vectors(folder: Path, rows: int | None = None, queries: int | None = No
     chosen = np.array(gallery[:rows])
     if rows < len(gallery):
         neighbours = nearest(chosen, asked, min(NEIGHBOURS, rows))[1]
-    return VectorSet(chosen, asked, np.array(women[:rows]), neighbours[:queries])
+    return VectorSet(chosen, asked, np.array(women[:rows]), np.array(query_women[:queries]), neighbours[:queries])
 
 
 def nearest(gallery: Floats, queries: Floats, k: int) -> tuple[Floats, Numbers]:
@@ -76,15 +79,16 @@ def plain_search(index: Any) -> Callable[..., tuple[Floats, Numbers]]:
     return getattr(index, "search_numpy", index.search)
 
 
-def make_records(women: npt.NDArray[np.int32], seed: int = 0) -> pd.DataFrame:
+def make_records(women: npt.NDArray[np.int32], rows_of_a_woman: int | None = None, seed: int = 0) -> pd.DataFrame:
     """Make up a record for every row, in the shape of a screening archive's.
 
-    Four rows of one real woman at a time stand for one patient, so that there are many patients of few rows as in a
-    real gallery. Density and age go with the real woman, and so with where in the space her vectors lie: a filter on
+    Density and age go with the real woman, and so with where in the space her vectors lie: a filter on
     them is not independent of the query. The column `share` is: each value holds a known share of all rows.
 
     Args:
         women: int32 (n,), the real woman of each row.
+        rows_of_a_woman: So many rows of one real woman at a time stand for one patient: many patients of few rows, as
+            in an archive, but such patients resemble each other as no two women do. A patient is a woman when None.
         seed: For what is drawn.
 
     Returns:
@@ -96,9 +100,9 @@ def make_records(women: npt.NDArray[np.int32], seed: int = 0) -> pd.DataFrame:
     order = np.argsort(women, kind="stable")
     first = np.flatnonzero(np.r_[True, np.diff(women[order]) != 0])
     within = np.arange(count) - np.repeat(first, np.diff(np.r_[first, count]))
-    starts = within % 4 == 0
-    patients = np.empty(count, np.int64)
-    patients[order] = np.cumsum(starts) - 1
+    patients = women.astype(np.int64)
+    if rows_of_a_woman is not None:
+        patients[order] = np.cumsum(within % rows_of_a_woman == 0) - 1
     places = np.empty(count, np.int64)
     places[order] = within % 4
     highest = int(women.max(initial=0)) + 1

@@ -19,18 +19,19 @@ SEGMENT_ROWS = 125_000
 """Rows added at a time."""
 
 
-def make_gallery(folder: Path, source: Source) -> None:
+def make_gallery(folder: Path, source: Source, rows_of_a_woman: int | None = None) -> None:
     """Make a gallery of vectors and made-up records, without an index.
 
     Args:
         folder: A new folder.
         source: The vectors.
+        rows_of_a_woman: As `peer_data.make_records` takes it.
 
     Raises:
         GalleryError: It can't be written.
     """
     create_gallery(folder, GalleryIdentity("0" * 64, "0" * 64, "finding", source.dimension))
-    records = make_records(source.women)
+    records = make_records(source.women, rows_of_a_woman)
     with GalleryWriter(folder) as writer:
         for start, part in source.parts(SEGMENT_ROWS):
             writer.append(part, records.iloc[start : start + len(part)].reset_index(drop=True))

@@ -15,15 +15,17 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
 from benchmarks.peer_data import Floats, Numbers, recall, recalls
 from benchmarks.peer_engines import Peer, Source
+from index.metrics import bootstrap_interval
 
 PEERS = {
     "mammoseek": ("peer_mammoseek", "MammoseekPeer"),
@@ -55,7 +57,7 @@ class Job:
         peer: A name in `PEERS`.
         vectors: Folder that `benchmarks.gallery_vectors` wrote.
         rows: Rows of the gallery.
-        truth: File (.npz) with `queries`, `all` (their exact nearest rows), and the same for each share by its name.
+        truth: File (.npz) with `queries`, their `women`, `all` (their exact nearest rows), and the same for each share.
         threads: For building and searching.
         k: Neighbours.
         target: Recall that the search parameter is to reach.
@@ -84,7 +86,7 @@ class Found:
         parameters: How it was built and is searched.
         recall: Share of the k nearest that were found, over the queries of the largest batch size.
         recall_low: Its 95 % interval,
-        recall_high: from the spread over the queries.
+        recall_high: over the queries' women.
         queries: How many these were.
         speeds: Queries a second by batch size.
         latency_ms: Median and 95th percentile of a query asked alone.
@@ -118,19 +120,18 @@ def measure(job: Job) -> dict[str, object]:
     kind: type[Peer] = getattr(importlib.import_module(f"benchmarks.{module}"), name)
     source = Source.of_folder(Path(job.vectors), job.rows)
     with np.load(job.truth) as truth, tempfile.TemporaryDirectory(prefix="mammoseek-peer-") as folder:
-        queries: Floats = truth["queries"]
         peer = kind(Path(folder), job.threads)
-        yard = yardstick(source, queries, job.threads)
+        yard = yardstick(source, truth["queries"], job.threads)
         start = time.perf_counter()
         peer.build(source)
         seconds = time.perf_counter() - start
         result: dict[str, object] = {"name": kind.name, "note": kind.note, "rows": job.rows, "yardstick": yard}
         result |= {"build_seconds": seconds, "resident_bytes": resident_bytes(), "peak_bytes": peak_bytes()}
         try:
-            result["all"] = asdict(_measure(job, peer, queries, truth["all"], None))
+            result["all"] = asdict(_measure(job, peer, truth, None))
             result["index_bytes"] = peer.index_bytes()
             shares = job.shares if kind.filters else ()
-            result["shares"] = {name: asdict(_measure(job, peer, queries, truth[name], name)) for name in shares}
+            result["shares"] = {name: asdict(_measure(job, peer, truth, name)) for name in shares}
         finally:
             peer.close()
     return result
@@ -186,12 +187,6 @@ def yardstick(source: Source, queries: Floats, threads: int, rows: int = 20_000)
     return len(asked) / float(np.median(spent))
 
 
-def interval(each: Floats | np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over queries."""
-    half = 1.96 * float(np.std(each)) / math.sqrt(max(len(each), 1))
-    return max(float(np.mean(each)) - half, 0.0), min(float(np.mean(each)) + half, 1.0)
-
-
 def resident_bytes() -> int:
     """Return the memory that this process holds now, after giving back what it can."""
     gc.collect()
@@ -205,7 +200,10 @@ def peak_bytes() -> int:
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _measure(job: Job, peer: Peer, queries: Floats, neighbours: Numbers, share: str | None) -> Found:
+def _measure(job: Job, peer: Peer, truth: Mapping[str, Any], share: str | None) -> Found:
+    queries: Floats = truth["queries"]
+    neighbours: Numbers = truth[share or "all"]
+
     def search(asked: Floats) -> Numbers:
         return peer.search(asked, job.k, share)
 
@@ -227,8 +225,8 @@ def _measure(job: Job, peer: Peer, queries: Floats, neighbours: Numbers, share: 
         each = recalls(found, right[: len(found), : job.k])
         if batch == 1:
             latency = (1000 * float(np.median(spent)), 1000 * float(np.percentile(spent, 95)))
-    low, high = interval(each)
-    return Found(peer.parameters(), float(each.mean()), low, high, len(each), speeds, latency)
+    scored = bootstrap_interval(each, truth["women"][most : most + len(each)])
+    return Found(peer.parameters(), scored.value, scored.low, scored.high, len(each), speeds, latency)
 
 
 def _status(name: str) -> int:

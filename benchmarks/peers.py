@@ -118,7 +118,7 @@ def choose(names: str | None) -> list[str]:
 
 
 def save_truth(path: Path, vectors: VectorSet, shares: Iterable[str]) -> None:
-    """Write the queries and what is right for each, among all rows and among each share of them.
+    """Write the queries, their women and what is right for each, among all rows and among each share of them.
 
     Args:
         path: The file (.npz).
@@ -131,7 +131,7 @@ def save_truth(path: Path, vectors: VectorSet, shares: Iterable[str]) -> None:
         there = np.flatnonzero(values == share)
         found = nearest(np.ascontiguousarray(vectors.gallery[there]), vectors.queries, min(10, len(there)))[1]
         right[share] = there[found]
-    arrays: dict[str, Any] = {"queries": vectors.queries, **right}
+    arrays: dict[str, Any] = {"queries": vectors.queries, "women": vectors.query_women, **right}
     np.savez(path, **arrays)
 
 

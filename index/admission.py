@@ -8,14 +8,11 @@ import numpy.typing as npt
 
 from index import GalleryError
 from index.engines import unit_length
-from index.records import Column, Columns
+from index.records import UNKNOWN, Column, Columns, common_kind, kind_of
 from index.segments import PNG_SIGNATURE
 
 Places = Mapping[str, tuple[int, int]]
 """Where each stored row id stands: number of its segment, and row in it."""
-
-UNKNOWN = "unknown"
-"""The kind of a column that has no value."""
 
 _LONGEST_SHOWN = 60  # characters of a cell in a message
 _WHOLE_FLOATS = 2.0**53  # below it, every whole number has its own float64
@@ -54,7 +51,7 @@ def in_stored_kinds(columns: Columns, stored: Mapping[str, str], subject: object
     for name, column in columns.items():
         turn = stored.get(name) == "text" and column.known and column.kind != "text"
         fitting[name] = _as_text(column) if turn else column
-        if merged_kind(stored.get(name, UNKNOWN), kind_of(fitting[name])) is None:
+        if common_kind((stored.get(name, UNKNOWN), kind_of(fitting[name]))) is None:
             raise GalleryError(
                 subject,
                 f"the column {name} is of another kind than the stored one: "
@@ -62,23 +59,6 @@ def in_stored_kinds(columns: Columns, stored: Mapping[str, str], subject: object
                 "correct the manifest, rename the column in it, or build the gallery again from all rows",
             )
     return fitting
-
-
-def kind_of(column: Column) -> str:
-    """Return what the values of a column are, `unknown` where it has none."""
-    return column.kind if column.known else UNKNOWN
-
-
-def merged_kind(first: str, second: str) -> str | None:
-    """Return the kind that can hold two columns' values, None where there is none.
-
-    >>> merged_kind("unknown", "text"), merged_kind("integer", "number"), merged_kind("text", "number")
-    ('text', 'number', None)
-    """
-    kinds = {first, second} - {UNKNOWN}
-    if kinds == {"integer", "number"}:
-        return "number"
-    return kinds.pop() if len(kinds) == 1 else (None if kinds else UNKNOWN)
 
 
 def compare(columns: Columns, parts: Mapping[int, Columns], places: Places) -> Presence:

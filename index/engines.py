@@ -30,7 +30,6 @@ UNIT_TOLERANCE = 1e-3
 
 _TRAINING_SEED = 1
 _TRAINING_ROWS = 100_000  # of an index without cells
-_RESERVE = 0.5  # of the misses that are allowed are kept for questions unlike those that are measured
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class EngineConfig:
 
     Attributes:
         engine: A preset (auto, exact, float16, int8, hnsw, ivf, ivf-sq, ivf-pq) or a FAISS factory string.
-        target_recall: The share of the 10 nearest that an approximate engine should find.
+        target_recall: The share of the 10 nearest that an approximate engine should find, with its 95 % interval.
         memory_bytes: What the index may take beside the vectors; any when None.
         training_rows: How many rows an index is trained on; 64 for each of its cells when None.
         threads: Threads of FAISS in a build and a search; all when None.
@@ -136,7 +135,7 @@ def build_engine(
     until = int(numbers[-1]) + 1
     tell("choosing search parameters")
     engine = ApproximateEngine(index, description, until, vectors, numbers, names)
-    choice = tune(engine, sample, 1 - (1 - config.target_recall) * _RESERVE, config.search)
+    choice = tune(engine, sample, config.target_recall, config.search)
     with faiss_threads(config.threads):
         _add(index, vectors, numbers, sample.held_out, tell)
     low, high = choice.interval

@@ -89,6 +89,9 @@ def refresh_index(
             writer.rebuild_index(wanted, device=device, progress=progress)
         elif tail > max(TAIL_ROWS, TAIL_SHARE * indexed):
             writer.store_index(engine.extended(), wanted)
+        else:
+            refresh_precedents(writer, gallery)
+            return
     refresh_precedents(writer)
 
 
@@ -109,13 +112,18 @@ def _stored_engine(manifest: Manifest) -> EngineConfig:
         return EngineConfig()
 
 
-def refresh_precedents(writer: GalleryWriter) -> None:
+def refresh_precedents(writer: GalleryWriter, gallery: Gallery | None = None) -> None:
     """Keep how near the women of the gallery come to each other, where it is not kept or is out of date.
+
+    Args:
+        writer: The gallery's writer.
+        gallery: The same as it is now; opened where None, which reads its records.
 
     Raises:
         GalleryError: It can't be written.
     """
-    gallery = Gallery.open(writer.folder, checked=False)
+    if gallery is None:
+        gallery = Gallery.open(writer.folder, checked=False)
     if stored_precedents(gallery) is None and (sample := sample_precedents(gallery)) is not None:
         writer.store_precedents(sample.to_bytes())
 

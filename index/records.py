@@ -1,9 +1,9 @@
 """Case records as plain typed columns, and back to a table: what a segment stores of each finding."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import pandas as pd
 from index import GalleryError
 
 Kind = Literal["text", "integer", "number", "boolean"]
+
+UNKNOWN = "unknown"
+"""The kind of a column that has no value: it goes with any other."""
 
 REQUIRED_COLUMNS = ("row_id", "granularity", "patient_id", "dataset")
 """Columns that every record has, whole: without them no woman can be kept from herself."""
@@ -28,6 +31,18 @@ _STORED: dict[Kind, Any] = {"text": object, "integer": np.int64, "number": np.fl
 FILL: dict[Kind, Any] = {"text": "", "integer": 0, "number": np.nan, "boolean": False}
 # pandas 3 has a text type of its own; pandas 2 keeps text as objects.
 _TEXT_DTYPE = pd.Series(["text"]).dtype
+
+
+class HasKind(Protocol):
+    """A column in whatever form."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are."""
+
+    @property
+    def known(self) -> bool:
+        """Whether any row has a value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +170,7 @@ def _gaps(column: Column) -> npt.NDArray[np.bool_]:
 def clashing_column(parts: Sequence[Columns]) -> str | None:
     """Return a column whose values are of kinds that can't stand in one table, None where all can."""
     names = dict.fromkeys(name for columns in parts for name in columns)
-    return next((n for n in names if common_kind([c[n] for c in parts if n in c]) is None), None)
+    return next((n for n in names if common_kind(kind_of(c[n]) for c in parts if n in c) is None), None)
 
 
 def to_frame(parts: Sequence[tuple[int, Columns]]) -> pd.DataFrame:
@@ -172,8 +187,7 @@ def to_frame(parts: Sequence[tuple[int, Columns]]) -> pd.DataFrame:
     table = {}
     names = dict.fromkeys(name for _, columns in parts for name in columns)
     for name in names:
-        kind = common_kind([columns[name] for _, columns in parts if name in columns])
-        assert kind is not None, "records of clashing kinds are never stored together"
+        kind = stored_kind([columns[name] for _, columns in parts if name in columns])
         values = np.concatenate([_as_kind(columns.get(name), kind, rows) for rows, columns in parts])
         missing = np.concatenate(
             [columns[name].missing if name in columns else np.ones(rows, np.bool_) for rows, columns in parts]
@@ -182,15 +196,28 @@ def to_frame(parts: Sequence[tuple[int, Columns]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def common_kind(columns: Sequence[Column]) -> Kind | None:
-    """Return the kind that can hold all of some columns, None where there is none.
+def kind_of(column: HasKind) -> str:
+    """Return what the values of a column are, `UNKNOWN` where it has none."""
+    return column.kind if column.known else UNKNOWN
 
-    A column without a single value goes with any other.
+
+def common_kind(kinds: Iterable[str]) -> str | None:
+    """Return the kind that can hold the values of several kinds, None where there is none.
+
+    >>> common_kind(["unknown", "text"]), common_kind(["integer", "number"]), common_kind(["text", "number"])
+    ('text', 'number', None)
     """
-    kinds = {column.kind for column in columns if column.known} or {columns[0].kind}
-    if kinds == {"integer", "number"}:
+    known = set(kinds) - {UNKNOWN}
+    if known == {"integer", "number"}:
         return "number"
-    return kinds.pop() if len(kinds) == 1 else None
+    return known.pop() if len(known) == 1 else (None if known else UNKNOWN)
+
+
+def stored_kind(columns: Sequence[HasKind]) -> Kind:
+    """Return the kind of a column that is stored in several parts: of the first, where none has a value."""
+    kind = common_kind(map(kind_of, columns))
+    assert kind is not None, "records of clashing kinds are never stored together"
+    return columns[0].kind if kind == UNKNOWN else cast(Kind, kind)
 
 
 def patient_keys(records: pd.DataFrame) -> npt.NDArray[np.object_]:

@@ -82,10 +82,7 @@ def ask_many(
         QueryError: As for `ask`.
     """
     search = Search(gallery, question)
-    matrix = check_vectors(vectors, gallery.identity.dimension)
-    rows = [None] * len(matrix) if exclude_rows is None else list(exclude_rows)
-    if len(patient_keys) != len(matrix) or len(rows) != len(matrix):
-        raise QueryError("query", f"{len(matrix)} vectors for {len(patient_keys)} women", "pass one per vector")
+    matrix, rows = check_batch(vectors, gallery.identity.dimension, patient_keys, exclude_rows)
     women = {key: exclude_woman(gallery, key) for key in dict.fromkeys(patient_keys)}
     places = {row: gallery.position(row) for row in dict.fromkeys(rows) if row is not None}
     terms = {each.name: getattr(question, each.name) for each in fields(question)}
@@ -271,3 +268,21 @@ def check_vectors(vectors: npt.ArrayLike, dimension: int) -> Vectors:
         wrong = lengths[np.argmax(np.abs(lengths - 1))]
         raise QueryError("query", f"the vector has the length {wrong:.4g}, not 1", "divide it by its length")
     return np.ascontiguousarray(matrix, np.float32)
+
+
+def check_batch(
+    vectors: npt.ArrayLike,
+    dimension: int,
+    patient_keys: Sequence[str | None],
+    exclude_rows: Sequence[str | None] | None,
+) -> tuple[Vectors, list[str | None]]:
+    """Return query vectors as float32 (q, d) and the row that must not answer each, or refuse them.
+
+    Raises:
+        QueryError: A vector can't be used, or there are not as many women or rows as vectors.
+    """
+    matrix = check_vectors(vectors, dimension)
+    rows: list[str | None] = [None] * len(matrix) if exclude_rows is None else list(exclude_rows)
+    if len(patient_keys) != len(matrix) or len(rows) != len(matrix):
+        raise QueryError("query", f"{len(matrix)} vectors for {len(patient_keys)} women", "pass one per vector")
+    return matrix, rows

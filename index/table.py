@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index.records import FILL, Column, Columns, Kind, common_kind, to_column, to_frame
+from index.records import FILL, Column, Columns, Kind, stored_kind, to_column, to_frame
 
 Codes = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -151,8 +151,7 @@ def join(columns: Sequence[Encoded | None], rows: Sequence[int]) -> Encoded:
         rows: How many rows each part has.
     """
     present = [column for column in columns if column is not None]
-    kind = common_kind([Column(c.kind, c.missing, c.missing) for c in present])
-    assert kind is not None, "records of clashing kinds are never stored together"
+    kind = stored_kind(present)
     missing = np.concatenate(
         [np.ones(n, np.bool_) if c is None else c.missing for c, n in zip(columns, rows, strict=True)]
     )
@@ -218,10 +217,7 @@ class RecordTable:
 
     def kind(self, name: str) -> Kind:
         """Return what a column's values are."""
-        present = [column for part in self._parts if (column := part.get(name)) is not None]
-        kind = common_kind([Column(c.kind, c.missing, c.missing) for c in present])
-        assert kind is not None, "records of clashing kinds are never stored together"
-        return kind
+        return stored_kind([column for part in self._parts if (column := part.get(name)) is not None])
 
     def column(self, name: str) -> Encoded:
         """Return a column of all rows; made when it is asked for first, then kept.

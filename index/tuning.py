@@ -2,11 +2,13 @@
 
 Some women are held out of the index while their rows ask, as a new woman's would, and exact search over the others says
 what should have been found. Where women are not known, single rows are held out; their nearest are then often other
-rows of the same woman, which are easier to find.
+rows of the same woman, and what finds these may not find others'. A recall counts as reached when the lower end of its
+95 % interval over the women reaches it, for the next woman is none of those that were measured.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,9 @@ from index.nearest import Hits, Names
 from index.vectors import StoredVectors, Vectors
 
 _QUERIES = 1000
-_WOMEN = 20  # at least
+_WOMEN = 20  # at least, where the gallery has enough
+_FEW_WOMEN = 10  # are too few to draw again: an interval is then taken over their rows
+_DRAWS = 500
 _MOST_HELD_OUT = 0.15  # of all rows
 _SEED = 3
 _CANDIDATES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -36,6 +40,7 @@ class Sample:
     Attributes:
         held_out: bool (n,), rows that the index must not hold yet.
         queries: float32 (q, d).
+        units: int (q,), what an interval is taken over: the woman of each query where that is known and they are many.
     """
 
     def __init__(self, vectors: StoredVectors, names: Names, groups: npt.NDArray[np.integer] | None = None) -> None:
@@ -53,6 +58,9 @@ class Sample:
         asking = np.flatnonzero(self.held_out)
         asking = np.sort(rng.choice(asking, min(_QUERIES, len(asking)), replace=False))
         self.queries: Vectors = vectors.take(asking)
+        self.units = np.arange(len(asking))
+        if groups is not None and len(np.unique(groups[asking])) >= _FEW_WOMEN:
+            self.units = np.unique(groups[asking], return_inverse=True)[1]
         self._truth = ExactEngine(vectors, names).search(self.queries, MEASURED_AT, allowed=~self.held_out)
 
     def recalls(self, hits: Hits) -> npt.NDArray[np.float64]:
@@ -71,11 +79,13 @@ class Choice:
     Attributes:
         search: "candidates", and nprobe or efSearch where the index has one.
         recalls: float64 (q,), of the queries of the sample.
+        units: int (q,), which of them are drawn together for the interval.
         cost: Bytes that a query reads.
     """
 
     search: dict[str, int]
     recalls: npt.NDArray[np.float64]
+    units: npt.NDArray[np.integer]
     cost: float
 
     @property
@@ -83,13 +93,12 @@ class Choice:
         """The mean."""
         return float(self.recalls.mean())
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean, by drawing the queries again."""
-        rng = np.random.default_rng(_SEED)
-        count = len(self.recalls)
-        means = [float(self.recalls[rng.integers(0, count, count)].mean()) for _ in range(500)]
-        low, high = np.percentile(means, (2.5, 97.5))
+        """The 95 % interval of the mean, by drawing the units again (percentiles of the bootstrap)."""
+        totals, sizes = np.bincount(self.units, self.recalls), np.bincount(self.units)
+        drawn = np.random.default_rng(_SEED).integers(0, len(sizes), (_DRAWS, len(sizes)))
+        low, high = np.percentile(totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
         return float(low), float(high)
 
 
@@ -98,8 +107,8 @@ def tune(engine: ApproximateEngine, sample: Sample, target: float, given: Mappin
 
     Args:
         engine: The index.
-        sample: Whose mean recall counts.
-        target: What it should be.
+        sample: What is asked.
+        target: The recall; the lower end of its interval is to reach it.
         given: Parameters that are not to be chosen.
     """
     proposer, held = engine.proposer, max(1, engine.proposer.index.ntotal)
@@ -109,7 +118,7 @@ def tune(engine: ApproximateEngine, sample: Sample, target: float, given: Mappin
         search = {"candidates": candidates, **({proposer.breadth: breadth} if proposer.breadth else {})}
         hits = engine.search_with(search, sample.queries, MEASURED_AT)
         cost = breadth * proposer.step_bytes + candidates * row_bytes * _SCATTERED
-        return Choice(search, sample.recalls(hits), cost)
+        return Choice(search, sample.recalls(hits), sample.units, cost)
 
     breadths: Sequence[int] = [1]
     if proposer.breadth and proposer.breadth in given:
@@ -128,7 +137,7 @@ def tune(engine: ApproximateEngine, sample: Sample, target: float, given: Mappin
         while low <= high:  # recall grows with the breadth
             middle = (low + high) // 2
             tried = measure(breadths[middle], candidates)
-            if tried.recall >= target:
+            if tried.interval[0] >= target:
                 best = tried if best is None or tried.cost < best.cost else best
                 high = middle - 1
             else:

@@ -10,17 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from index import GalleryError
-from index.admission import (
-    UNKNOWN,
-    Presence,
-    check_records,
-    check_thumbnails,
-    check_vectors,
-    compare,
-    in_stored_kinds,
-    kind_of,
-    merged_kind,
-)
+from index.admission import Presence, check_records, check_thumbnails, check_vectors, compare, in_stored_kinds
 from index.durable import TEMPORARY_SUFFIX, WriterLock, make_folder, storage_error, write_whole
 from index.engines import Engine, EngineConfig, build_engine
 from index.gallery import Gallery, check_columns, unknown_row
@@ -46,7 +36,7 @@ from index.manifest import (
     write_manifest,
 )
 from index.reading import missing_segment, read_file, read_segment
-from index.records import Columns, to_columns
+from index.records import UNKNOWN, Columns, common_kind, kind_of, to_columns
 from index.removal import Removed, holds_vector, log_removal, prove_removed, settle_log
 from index.segments import (
     Segment,
@@ -212,7 +202,7 @@ class GalleryWriter:
         entry = self._write_segment(segment, blob)
         kinds = {name: before.columns.get(name, UNKNOWN) for name in dict.fromkeys([*before.columns, *columns])}
         for name, column in columns.items():
-            kind = merged_kind(kinds[name], kind_of(column))
+            kind = common_kind((kinds[name], kind_of(column)))
             assert kind is not None, "kinds that clash were refused"
             kinds[name] = kind
         self._commit(segments=(*before.segments, entry), columns=kinds, next_number=before.next_number + len(records))
@@ -255,7 +245,7 @@ class GalleryWriter:
                 part, blob = select(segment, kept), b""
                 if pictures:
                     own, blob = join_pictures([pictures[row] for row in kept])
-                    part = replace(part, pictures=own)
+                    part = with_pictures(part, own)
                 entries.append(self._write_segment(part, blob))
         numbers = np.sort(np.concatenate([part.segment.numbers for part in removed]))
         women = len({f"{a}/{b}" for part in removed for a, b in part.women})

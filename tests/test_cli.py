@@ -562,7 +562,7 @@ def test_wrong_usage_is_told(run, line, arguments):
 
 
 def test_a_damaged_segment_is_named_and_nothing_else_is_lost(run, line, gallery):
-    segment = next((gallery / "segments").iterdir())
+    [segment] = (gallery / "segments").glob("*.h5")
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 0xFF
     segment.write_bytes(data)

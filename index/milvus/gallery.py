@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from index import QueryError
-from index.admission import UNKNOWN, Presence, check_records, check_thumbnails, check_vectors, in_stored_kinds
+from index.admission import Presence, check_records, check_thumbnails, check_vectors, in_stored_kinds
 from index.buffering import Batch, SegmentBuffer
 from index.engines import unit_length
 from index.filters import parse_filter
@@ -27,7 +27,7 @@ from index.milvus.link import MilvusLink
 from index.milvus.rows import KEY, NUMBER, RECORD, ROW, VECTOR, StoredColumn, decode_record, decode_vectors
 from index.milvus.store import MilvusStore
 from index.precedents import Precedents, parse_precedents
-from index.records import Columns, to_columns
+from index.records import UNKNOWN, Columns, to_columns
 from index.upkeep import LABEL_COLUMNS, BuildReport, RemovalReport
 
 _LONGEST_SHOWN = 60  # characters of a cell in a message

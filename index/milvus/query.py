@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index import QueryError
 from index.answers import Answer, Neighbour
 from index.manifest import GalleryIdentity, check_identity
 from index.milvus.exclusion import bar_image, bar_row, bar_woman, check_named
@@ -20,7 +19,7 @@ from index.milvus.rows import KEY, NUMBER, RECORD, VECTOR, decode_record, decode
 from index.milvus.search import Asked, Search
 from index.models import EmbeddingModel
 from index.questions import Question
-from index.retrieval import check_vectors
+from index.retrieval import check_batch, check_vectors
 
 _ANYTHING = Question()
 
@@ -71,10 +70,7 @@ def ask_many(
         GalleryError: As for `ask`.
     """
     search = Search(gallery, question)
-    matrix = check_vectors(vectors, gallery.identity.dimension)
-    rows = [None] * len(matrix) if exclude_rows is None else list(exclude_rows)
-    if len(patient_keys) != len(matrix) or len(rows) != len(matrix):
-        raise QueryError("query", f"{len(matrix)} vectors for {len(patient_keys)} women", "pass one per vector")
+    matrix, rows = check_batch(vectors, gallery.identity.dimension, patient_keys, exclude_rows)
     women = {key: bar_woman(gallery, key) for key in dict.fromkeys(patient_keys)}
     for row in dict.fromkeys(rows):
         if row is not None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from index import GalleryError
-from index.records import FILL, Column, Columns, Kind, common_kind, fold_name, to_frame
+from index.records import FILL, Column, Columns, Kind, fold_name, stored_kind, to_frame
 from index.table import RecordTable, encode_columns
 
 ROW, NUMBER, VECTOR, RECORD = "_row", "_number", "_vector", "_record"
@@ -85,8 +85,7 @@ def merge_columns(stored: Sequence[StoredColumn], new: Columns) -> list[StoredCo
             merged[name] = StoredColumn(name, column.kind, column.known, len(merged))
         elif column.known:
             held = merged[name]
-            kind = common_kind([*_sample([held]).values(), column])
-            assert kind is not None, "clashing kinds are refused before"
+            kind = stored_kind([held, column])
             merged[name] = replace(held, kind=kind, known=True)
     return list(merged.values())
 

@@ -23,6 +23,8 @@ def vector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     places["woman"] = random.integers(1, 21, ROWS)
     similarities, neighbours = nearest(gallery, queries, 100)
     arrays = {"gallery": gallery, "queries": queries, "gallery-rows": places}
+    arrays["queries-rows"] = np.zeros(QUERIES, ROW_TYPE)
+    arrays["queries-rows"]["woman"] = 21 + np.arange(QUERIES) % 6
     arrays |= {"neighbours": neighbours, "similarities": similarities}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import GalleryError
-from index.records import clashing_column, common_kind, patient_keys, to_columns, to_frame
+from index.records import clashing_column, patient_keys, stored_kind, to_columns, to_frame
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=8)
 CELLS = {
@@ -51,7 +51,7 @@ def test_a_column_comes_back_as_it_was(column: tuple[str, list[Any]], data: st.D
     assert plain(back["extra"]) == cells
     assert back["row_id"].tolist() == records["row_id"].tolist()
     if any(cell is not None for cell in cells):
-        assert common_kind([part["extra"] for part in parts]) == kind
+        assert stored_kind([part["extra"] for part in parts]) == kind
 
 
 @pytest.mark.parametrize(

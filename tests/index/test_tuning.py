@@ -64,13 +64,13 @@ def test_the_cheapest_parameters_that_reach_the_recall_are_taken(vectors: Stored
     sample = Sample(vectors, names)
     engine = engine_without(sample, vectors)
     low, high = tune(engine, sample, 0.8, {}), tune(engine, sample, 0.99, {})
-    assert low.recall >= 0.8
-    assert high.recall >= 0.99
+    assert low.interval[0] >= 0.8
+    assert high.interval[0] >= 0.99
     assert low.cost < high.cost
     narrower = tune(
         engine, sample, 0.8, {"nprobe": max(1, low.search["nprobe"] - 1), "candidates": low.search["candidates"]}
     )
-    assert narrower.recall < low.recall or low.search["nprobe"] == 1
+    assert narrower.interval[0] < 0.8 or low.search["nprobe"] == 1
     assert tune(engine, sample, 0.99, {"nprobe": 2}).search["nprobe"] == 2
 
 
@@ -82,5 +82,19 @@ def test_the_best_there_is_where_the_recall_is_out_of_reach(vectors: StoredVecto
 
 def test_the_interval_holds_the_mean() -> None:
     recalls = np.random.default_rng(2).choice([0.8, 0.9, 1.0], 400)
-    low, high = Choice({}, recalls, 0.0).interval
+    low, high = Choice({}, recalls, np.arange(400), 0.0).interval
     assert low < recalls.mean() < high < low + 0.03
+
+
+def test_the_interval_is_over_women_where_they_are_known(vectors: StoredVectors) -> None:
+    groups = np.repeat(np.arange(50), ROWS // 50)
+    sample = Sample(vectors, names, groups)
+    asked = np.flatnonzero(sample.held_out)
+    assert len(np.unique(groups[asked])) == 7
+    assert len(np.unique(sample.units)) == len(sample.queries)  # seven women are too few
+    sample = Sample(vectors, names, np.repeat(np.arange(250), ROWS // 250))
+    assert len(np.unique(sample.units)) == 37
+    # Women who are found or not as a whole say less than as many rows that each go their own way.
+    found = (np.arange(400) // 40 % 2).astype(float)
+    by_woman, by_row = Choice({}, found, np.arange(400) // 40, 0.0), Choice({}, found, np.arange(400), 0.0)
+    assert by_woman.interval[0] < by_row.interval[0] < 0.5 < by_row.interval[1] < by_woman.interval[1]
