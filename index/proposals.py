@@ -39,19 +39,26 @@ def pair_scores(queries: Vectors, vectors: StoredVectors, rows: Positions) -> np
         float32 (q, m).
     """
     if len(vectors.blocks) == 1:
-        return _scores_in(queries, vectors.blocks[0], rows)
-    scores = np.full(rows.shape, -np.inf, np.float32)
-    for start, block in zip(vectors.starts.tolist(), vectors.blocks, strict=False):
-        here = (rows >= start) & (rows < start + len(block))
-        scores[here] = _scores_in(queries, block, np.where(here, rows - start, -1))[here]
-    return scores
+        scores, pointer = np.empty(rows.shape, np.float32), faiss.swig_ptr
+        arrays = pointer(scores), pointer(queries), pointer(vectors.blocks[0]), pointer(np.ascontiguousarray(rows))
+        faiss.fvec_inner_products_by_idx(*arrays, queries.shape[1], *rows.shape)
+        return scores
+    flat = rows.ravel()
+    scores = np.full(flat.shape, -np.inf, np.float32)
+    blocks = (np.searchsorted(vectors.starts, flat, side="right") - 1).astype(np.int16)
+    order = np.argsort(blocks, kind="stable")  # by block, and within it by query
+    ends = np.searchsorted(blocks[order], np.arange(-1, len(vectors.blocks)), side="right")
+    for number, block in enumerate(vectors.blocks):
+        pairs = order[ends[number] : ends[number + 1]]
+        scores[pairs] = _paired(queries, block, pairs // rows.shape[1], flat[pairs] - vectors.starts[number])
+    return scores.reshape(rows.shape)
 
 
-def _scores_in(queries: Vectors, block: Vectors, rows: Positions) -> npt.NDArray[np.float32]:
-    rows, pointer = np.ascontiguousarray(rows), faiss.swig_ptr
-    scores = np.empty(rows.shape, np.float32)
-    arrays = pointer(scores), pointer(queries), pointer(block), pointer(rows)
-    faiss.fvec_inner_products_by_idx(*arrays, block.shape[1], *rows.shape)
+def _paired(queries: Vectors, block: Vectors, owners: Positions, rows: Positions) -> npt.NDArray[np.float32]:
+    """Return the inner products of pairs of a query and a row, float32 (m,)."""
+    scores, pointer = np.empty(len(owners), np.float32), faiss.swig_ptr
+    pairs = pointer(queries), pointer(owners), pointer(block), pointer(np.ascontiguousarray(rows))
+    faiss.pairwise_indexed_inner_product(block.shape[1], len(owners), *pairs, pointer(scores))
     return scores
 
 

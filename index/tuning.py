@@ -25,7 +25,7 @@ _DRAWS = 500
 _MOST_HELD_OUT = 0.15  # of all rows
 _SEED = 3
 _CANDIDATES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-_SCATTERED = 2  # rows read here and there cost as much as so many in sequence
+_SCATTERED = 9  # a row read by itself costs as much as so many times its bytes in sequence
 _BREADTHS = tuple(sorted({round(2 ** (i / 4)) for i in range(64)}))
 
 
