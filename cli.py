@@ -310,18 +310,33 @@ def model_pretrained(
     granularity: Granularity = None,
     recipe: RecipeFile = None,
     settings: Settings = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            "--fit", metavar="MANIFEST", help="Standardise hand-crafted descriptors on these rows; `test` is left out."
+        ),
+    ] = None,
 ) -> None:
     """Make a model without training: a pretrained backbone's pooled features as vectors.
+
+    Hand-crafted descriptors (--set preparation.descriptors) are put beside them, standardised on the rows of --fit.
 
     \b
     Examples:
       mammoseek model pretrained -o frozen
       mammoseek model pretrained --set network.backbone=resnet18 --set network.weights=resnet18.safetensors -o frozen
+      mammoseek model pretrained --set 'preparation.descriptors=["margin","texture"]' --fit manifest.csv -o fused
     """
     from embedder.embedding import pretrained_model
 
     chosen = _recipe(recipe, settings, granularity)
-    digest = pretrained_model(output, chosen.network, chosen.preparation)
+    known = None
+    if fit is not None:
+        from embedder.manifest import read_manifest
+        from embedder.training import known_crops
+
+        known = known_crops(read_manifest(fit), chosen.preparation)
+    digest = pretrained_model(output, chosen.network, chosen.preparation, known)
     say(f"Model {digest[:12]} in {output}")
 
 
@@ -410,7 +425,7 @@ def train_command(
             preparation=chosen.preparation,
             training=chosen.training,
             labels=tuple(label) if label else chosen.labels,
-            triplet_labels=chosen.triplet_labels,
+            metric_labels=chosen.metric_labels,
             device=device,
             workers=workers,
             callbacks=training_callbacks(progress),

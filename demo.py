@@ -94,7 +94,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
                 preparation=recipe.preparation,
                 training=recipe.training,
                 labels=recipe.labels,
-                triplet_labels=recipe.triplet_labels,
+                metric_labels=recipe.metric_labels,
                 device=device,
                 callbacks=training_callbacks(progress, every=4),
             )

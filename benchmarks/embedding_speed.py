@@ -44,7 +44,7 @@ from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig, prepare
 from embedder.rois import load_crops, row_box
 from embedder.roles import label_classes
-from embedder.trainingplan import TrainingConfig, choose_triplet_labels
+from embedder.trainingplan import TrainingConfig, choose_metric_labels
 from embedder.trainingrun import TrainingRun
 from errors import MammoseekError
 
@@ -195,8 +195,8 @@ def training_speed(
     preparation, augmentation = PreparationConfig(), AugmentationConfig()
     config = TrainingConfig(balance="none", epochs=100_000)
     crops = load_crops(frame, preparation, margin=augmentation.margin)
-    labels = choose_triplet_labels(heads, None, "finding", 1)
-    built = TrainingRun.new_network(network, heads, 0)
+    labels = choose_metric_labels(heads, None, "finding", 1)
+    built = TrainingRun.new_network(network, heads, 0, 0)
     run = TrainingRun(built, crops, labels, preparation, config, augmentation, device)
     batch = config.classes_per_batch * config.findings_per_class
     images = torch.rand(batch, 1, preparation.height, preparation.width, device=device)

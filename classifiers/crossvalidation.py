@@ -150,7 +150,11 @@ def cross_validate(
     with ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         crops: CropStore | None = None
-        if frozen:
+        fused: CropStore | None = None
+        if frozen and recipe.preparation.descriptors:
+            fused = load_crops(frame, recipe.preparation, workers=workers, progress=progress)
+            frame, failures = fused.frame, fused.failures
+        elif frozen:
             model_digest = pretrained_model(folder / "pretrained", recipe.network, recipe.preparation)
             embedder = Embedder.load(folder / "pretrained", device=device)
             vectors, frame, failures = _embed(embedder, frame, workers, progress)
@@ -165,6 +169,14 @@ def cross_validate(
         digests: list[str] = []
         for number, fold in enumerate(splits):
             label = f"Fold {number + 1}/{folds}"
+            if fused is not None:
+                # Descriptors are standardised on each fold's own training women.
+                place = folder / f"pretrained-{number + 1}-of-{folds}"
+                known = fused.take(frame.iloc[fold.train])
+                digests.append(pretrained_model(place, recipe.network, recipe.preparation, known))
+                fold_vectors = Embedder.load(place, device=device).embed_store(fused)
+                predictions.append(_predict(fold_vectors, frame, fold, chosen, seed))
+                continue
             if crops is None:
                 predictions.append(_predict(vectors, frame, fold, chosen, seed))
                 digests.append(model_digest)
@@ -293,7 +305,7 @@ def _run_fold(
         preparation=recipe.preparation,
         training=replace(recipe.training, seed=recipe.training.seed + seed),
         labels=recipe.labels,
-        triplet_labels=recipe.triplet_labels,
+        metric_labels=recipe.metric_labels,
         device=device,
         workers=workers,
         callbacks=TrainingCallbacks(batch=batch),

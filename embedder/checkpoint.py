@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from embedder.handcrafted import feature_names
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
 from errors import MammoseekError
@@ -290,7 +291,8 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
         )
     try:
         state = load(weights)
-        network = EmbedderNetwork(card.network, card.heads, pretrained=False)
+        described = len(feature_names(card.preparation.granularity, card.preparation.descriptors))
+        network = EmbedderNetwork(card.network, card.heads, pretrained=False, descriptors=described)
         network.load_state_dict(state)
     except (MammoseekError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         # The last two: an option of a type that neither timm nor torch expects.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from embedder.breast import Pixels
 from embedder.findings import Box
@@ -20,12 +21,14 @@ class RoiCrop:
             unknown.
         mm_per_pixel: Millimetres per pixel of the crop; None where unknown.
         box: The marked place in pixels of the crop (x0, y0, x1, y1, fractions kept); None for a whole breast.
+        descriptors: float32 (features,), what the preparation asks to be measured besides; None where nothing.
     """
 
     pixels: Pixels
     extent_mm: float | None
     mm_per_pixel: float | None
     box: tuple[float, float, float, float] | None
+    descriptors: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch.nn import functional
 
 from embedder.batches import study_batches
-from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model
+from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model, woman_digest
 from embedder.crops import RoiCrop
 from embedder.devices import choose_device
-from embedder.findings import Box
+from embedder.findings import Box, patient_key
+from embedder.handcrafted import feature_names
 from embedder.header import Header
-from embedder.network import EmbedderNetwork, NetworkConfig
+from embedder.network import EmbedderNetwork, NetworkConfig, symmetric_views
 from embedder.preparation import PreparationConfig
-from embedder.rois import RoiRead, read_crop, read_rois
+from embedder.rois import CropStore, RoiRead, read_crop, read_rois
 
 Vectors = npt.NDArray[np.float32]
 
@@ -105,6 +107,7 @@ def embed_pixels(
     extent_mm: npt.NDArray[np.float32],
     device: torch.device,
     batch_size: int = 32,
+    descriptors: npt.NDArray[np.float32] | None = None,
 ) -> Vectors:
     """Embed crops that are already cut.
 
@@ -114,6 +117,7 @@ def embed_pixels(
         extent_mm: (rows,) height of each crop in mm, NaN where unknown.
         device: Where the network is.
         batch_size: Crops in one forward pass.
+        descriptors: (rows, features), for a network that fuses some.
 
     Returns:
         float32 (rows, dimension), unit length.
@@ -123,8 +127,13 @@ def embed_pixels(
         part = slice(start, start + batch_size)
         images = torch.from_numpy(np.ascontiguousarray(pixels[part], np.float32)).unsqueeze(1)
         extents = torch.from_numpy(np.ascontiguousarray(extent_mm[part], np.float32))
-        output = network(images.to(device), extents.to(device))
-        vectors[part] = output.embedding.float().cpu().numpy()
+        images, extents = images.to(device), extents.to(device)
+        views = symmetric_views(images, network.config.test_time)
+        beside = None if descriptors is None else torch.from_numpy(descriptors[part]).to(device)
+        found = torch.stack([network(view, extents, beside).embedding.float() for view in views]).mean(dim=0)
+        if len(views) > 1:
+            found = functional.normalize(found, dim=1)
+        vectors[part] = found.cpu().numpy()
     return vectors
 
 
@@ -209,7 +218,15 @@ class Embedder:
         extents = np.array([np.nan if c.extent_mm is None else c.extent_mm for c in crops], np.float32)
         pixels = np.stack([c.pixels for c in crops])
         size = min(self.batch_size, _CPU_PASS) if self.device.type == "cpu" else self.batch_size
-        return embed_pixels(self.network, pixels, extents, self.device, size)
+        described = None
+        if self.network.beside is not None:
+            described = np.stack([crop.descriptors for crop in crops if crop.descriptors is not None])
+        return embed_pixels(self.network, pixels, extents, self.device, size, described)
+
+    def embed_store(self, crops: CropStore) -> Vectors:
+        """Embed crops that were read before without a margin; float32 (rows, dimension), unit length."""
+        described = None if self.network.beside is None else crops.descriptors
+        return embed_pixels(self.network, crops.pixels, crops.extent_mm, self.device, _CPU_PASS, described)
 
     def embed(
         self,
@@ -338,7 +355,12 @@ class Embedder:
         )
 
 
-def pretrained_model(folder: Path, network: NetworkConfig, preparation: PreparationConfig) -> str:
+def pretrained_model(
+    folder: Path,
+    network: NetworkConfig,
+    preparation: PreparationConfig,
+    known: CropStore | None = None,
+) -> str:
     """Write a model that was never trained on mammograms: the backbone's pooled features as vectors.
 
     Args:
@@ -346,16 +368,30 @@ def pretrained_model(folder: Path, network: NetworkConfig, preparation: Preparat
         network: What it is made of; its embedding layer is left out, for an untrained one would only blur the
             features.
         preparation: What its input looks like.
+        known: Crops of women whose hand-crafted descriptors say how these are standardised, where the preparation
+            asks for some; the card names the women.
 
     Returns:
         The model's digest.
 
     Raises:
         WeightsError: The backbone or its weights can't be had, or it does not work on crops of this size.
-        ModelError: The folder holds another model, or can't be written.
+        ModelError: Descriptors can't be standardised, the folder holds another model, or can't be written.
     """
     network = replace(network, embedding_dimension=None)
-    built = EmbedderNetwork(network, {})
+    built = EmbedderNetwork(
+        network, {}, descriptors=len(feature_names(preparation.granularity, preparation.descriptors))
+    )
     built.check_input(preparation.height, preparation.width)
-    card = ModelCard(network, preparation, {}, built.weights_origin, code_version=code_version())
+    women: dict[str, tuple[str, ...]] = {}
+    if built.beside is not None:
+        if known is None or known.frame.empty:
+            raise ModelError(
+                folder,
+                "descriptors have to be standardised on findings that are known",
+                "name a manifest to fit them on",
+            )
+        built.beside.fit(torch.from_numpy(known.descriptors))
+        women["descriptors"] = tuple(sorted({woman_digest(key) for key in patient_key(known.frame)}))
+    card = ModelCard(network, preparation, {}, built.weights_origin, women=women, code_version=code_version())
     return save_model(folder, built.state_dict(), card)

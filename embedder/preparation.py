@@ -27,6 +27,12 @@ from errors import MammoseekError
 
 Granularity = Literal["finding", "breast"]
 
+DESCRIPTOR_GROUPS = {
+    "finding": ("shape", "margin", "texture", "hog", "hgd", "intensity", "calcification"),
+    "breast": ("density", "zones", "texture", "intensity"),
+}
+"""Groups of hand-crafted descriptors by granularity."""
+
 # Counts up whenever the same options begin to give other pixels: a model trained before is then refused.
 _VERSION = 1
 # Views that show the pectoral muscle.
@@ -59,6 +65,8 @@ class PreparationConfig:
         median: Side of a median filter in pixels, odd; 0 for none.
         clahe: Clip limit of a contrast-limited adaptive histogram equalisation on 8 × 8 tiles; 0 for none.
         unsharp: Amount of an unsharp mask (sigma 0.5 mm, or 2.5 pixels); 0 for none.
+        descriptors: Groups of hand-crafted descriptors that go with the pixels, see `embedder.handcrafted`; how they
+            join the vector is an option of the network.
 
     Raises:
         PreparationError: An option is of another type, or out of its range.
@@ -77,6 +85,7 @@ class PreparationConfig:
     median: int = 0
     clahe: float = 0.0
     unsharp: float = 0.0
+    descriptors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -98,6 +107,9 @@ class PreparationConfig:
             or (self.median % 2 == 1 and 3 <= self.median <= 31),
             "clahe is 0 to 40": 0 <= self.clahe <= 40,
             "unsharp is 0 to 5": 0 <= self.unsharp <= 5,
+            f"descriptors are some of {', '.join(DESCRIPTOR_GROUPS.get(self.granularity, ()))}": set(self.descriptors)
+            <= set(DESCRIPTOR_GROUPS.get(self.granularity, ()))
+            and len(set(self.descriptors)) == len(self.descriptors),
         }
         for rule, holds in checks.items():
             if not holds:
@@ -105,7 +117,7 @@ class PreparationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain values, for a model card."""
-        return asdict(self)
+        return {**asdict(self), "descriptors": list(self.descriptors)}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> "PreparationConfig":
@@ -117,7 +129,8 @@ class PreparationConfig:
         unknown = sorted(set(options) - {field.name for field in fields(cls)})
         if unknown:
             raise PreparationError("preparation", f"unknown options: {', '.join(unknown)}")
-        return cls(**options)
+        groups = options.get("descriptors", ())
+        return cls(**{**options, "descriptors": tuple(groups) if isinstance(groups, list) else groups})
 
     @property
     def digest(self) -> str:

@@ -29,14 +29,14 @@ class Recipe:
         preparation: What its input looks like; its granularity says whether findings or breasts are learned.
         training: How it is trained.
         labels: Label columns to make heads for; None for all that can be learned.
-        triplet_labels: Label columns on which triplets are formed; None chooses, see `embedder.training.train`.
+        metric_labels: Label columns on which triplets are formed; None chooses, see `embedder.training.train`.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     preparation: PreparationConfig = field(default_factory=PreparationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     labels: tuple[str, ...] | None = None
-    triplet_labels: tuple[str, ...] | None = None
+    metric_labels: tuple[str, ...] | None = None
 
     @classmethod
     def default(cls, granularity: str) -> "Recipe":

@@ -5,7 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 
 from embedder.crops import RoiCrop, crop_roi, crop_shape
 from embedder.findings import Box
+from embedder.handcrafted import describe, feature_names
 from embedder.mammogram import Header, Mammogram, read_mammogram
 from embedder.preparation import PreparationConfig, PreparationError, prepare
 from errors import MammoseekError
@@ -107,10 +108,20 @@ def _crops_of_image(
     prepared = prepare(
         mammogram.pixels, config, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
     )
+    plain = prepared
+    if config.descriptors:
+        # Descriptors measure what the film shows, before its contrast is worked on.
+        untouched = replace(config, normalise=False, median=0, clahe=0.0, unsharp=0.0)
+        plain = prepare(
+            mammogram.pixels, untouched, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
+        )
     crops: list[RoiCrop | MammoseekError] = []
     for box in boxes:
         try:
-            crops.append(crop_roi(prepared, box, config, margin=margin))
+            crop = crop_roi(prepared, box, config, margin=margin)
+            if config.descriptors:
+                crop = replace(crop, descriptors=describe(plain, box, config.granularity, config.descriptors))
+            crops.append(crop)
         except MammoseekError as error:
             crops.append(type(error)(path, error.cause, error.remedy))
     return crops, header
@@ -227,12 +238,14 @@ class CropStore:
     Attributes:
         pixels: float16 (rows, height, width) in [0, 1]; in memory or mapped from a temporary file.
         extent_mm: float32 (rows,), NaN where unknown.
+        descriptors: float32 (rows, features), see `RoiCrop`; no features where none are asked for.
         frame: The manifest's rows that could be read, in order.
         failures: Row id and message of those that could not.
     """
 
     pixels: npt.NDArray[np.float16]
     extent_mm: npt.NDArray[np.float32]
+    descriptors: npt.NDArray[np.float32]
     frame: pd.DataFrame
     failures: list[tuple[str, str]]
 
@@ -244,13 +257,13 @@ class CropStore:
         asked = set(frame["row_id"])
         failures = [failure for failure in self.failures if failure[0] in asked]
         if np.array_equal(chosen, np.arange(len(self.frame))):
-            return CropStore(self.pixels, self.extent_mm, here, failures)
+            return CropStore(self.pixels, self.extent_mm, self.descriptors, here, failures)
         # What did not fit into memory does not fit a second time.
         shape = (len(chosen), *self.pixels.shape[1:])
         pixels = _map_file(shape) if isinstance(self.pixels, np.memmap) else np.empty(shape, np.float16)
         for target, source in enumerate(chosen):
             pixels[target] = self.pixels[source]
-        return CropStore(pixels, self.extent_mm[chosen], here, failures)
+        return CropStore(pixels, self.extent_mm[chosen], self.descriptors[chosen], here, failures)
 
 
 def _map_file(shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
@@ -300,6 +313,7 @@ def load_crops(
     mapped = 2 * int(np.prod(shape)) > memory_limit
     pixels = _map_file(shape) if mapped else np.empty(shape, np.float16)
     extent = np.full(len(frame), np.nan, np.float32)
+    described = np.zeros((len(frame), len(feature_names(config.granularity, config.descriptors))), np.float32)
     readable = np.zeros(len(frame), np.bool_)
     failures: list[tuple[str, str]] = []
     for done, read in enumerate(read_rois(frame, config, margin=margin, workers=workers), start=1):
@@ -308,6 +322,8 @@ def load_crops(
         else:
             pixels[read.position] = read.crop.pixels
             extent[read.position] = np.nan if read.crop.extent_mm is None else read.crop.extent_mm
+            if read.crop.descriptors is not None:
+                described[read.position] = read.crop.descriptors
             readable[read.position] = True
         if progress is not None:
             progress(done, len(frame))
@@ -316,4 +332,5 @@ def load_crops(
     for target, source in enumerate(kept):
         if target != source:
             pixels[target] = pixels[source]
-    return CropStore(pixels[: len(kept)], extent[kept], frame.iloc[kept].reset_index(drop=True), failures)
+    here = frame.iloc[kept].reset_index(drop=True)
+    return CropStore(pixels[: len(kept)], extent[kept], described[kept], here, failures)

@@ -20,12 +20,13 @@ from embedder.checkpoint import (
 )
 from embedder.devices import choose_device
 from embedder.findings import patient_key
+from embedder.handcrafted import feature_names
 from embedder.manifest import manifest_digest
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore, load_crops
 from embedder.roles import label_classes, split_women, stated_splits
-from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_triplet_labels
+from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_metric_labels
 from embedder.trainingrun import TrainingRun
 from embedder.trainingstate import changed_parts, claim_folder, load_state, remove_state, save_state
 from embedder.validation import INTERVAL
@@ -36,7 +37,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingResult",
     "choose_augmentation",
-    "choose_triplet_labels",
+    "choose_metric_labels",
     "train",
 ]
 
@@ -92,7 +93,7 @@ def train(
     preparation: PreparationConfig | None = None,
     training: TrainingConfig | None = None,
     labels: tuple[str, ...] | None = None,
-    triplet_labels: tuple[str, ...] | None = None,
+    metric_labels: tuple[str, ...] | None = None,
     device: str = "auto",
     workers: int | None = None,
     callbacks: TrainingCallbacks | None = None,
@@ -111,8 +112,8 @@ def train(
         preparation: What its input looks like.
         training: How it is trained.
         labels: Label columns to make heads for; None for all that can be learned.
-        triplet_labels: Label columns on which triplets are formed, the first of which also fills the batches;
-            None chooses, see `choose_triplet_labels`.
+        metric_labels: Label columns on which triplets are formed, the first of which also fills the batches;
+            None chooses, see `choose_metric_labels`.
         device: Where to compute, see `choose_device`.
         workers: Threads that read images.
         callbacks: Where progress is told.
@@ -132,14 +133,14 @@ def train(
     augmentation = choose_augmentation(training, preparation)
     used = _used_rows(frame, preparation.granularity, training, labels)
     heads = label_classes(used[used["role"] == "train"], labels)
-    triplet_labels = choose_triplet_labels(heads, triplet_labels, preparation.granularity, used["dataset"].nunique())
+    metric_labels = choose_metric_labels(heads, metric_labels, preparation.granularity, used["dataset"].nunique())
     plan = {
         "manifest or split": manifest_digest(used),
         "network": network.to_dict(),
         "preparation": preparation.to_dict(),
         "training": asdict(training),
         "heads": {name: list(classes) for name, classes in heads.items()},
-        "triplet_labels": list(triplet_labels),
+        "metric_labels": list(metric_labels),
     }
     finished = _finished(folder, plan)
     if finished is not None:
@@ -147,20 +148,31 @@ def train(
     state = load_state(folder, plan)
     claim_folder(folder)
     # What can't be had or can't work is told before the images are read, which may take long.
-    fresh = TrainingRun.new_network(network, heads, training.seed)
+    described = len(feature_names(preparation.granularity, preparation.descriptors))
+    fresh = TrainingRun.new_network(network, heads, training.seed, described)
     fresh.check_input(preparation.height, preparation.width)
     if crops is None:
         crops = load_crops(used, preparation, margin=augmentation.margin, workers=workers, progress=callbacks.reading)
     else:
         crops = crops.take(used)
-    _check_readable(crops, used, triplet_labels)
+    _check_readable(crops, used, metric_labels)
     images = image_digests(crops.frame["path"], workers)
-    run = TrainingRun(fresh, crops, triplet_labels, preparation, training, augmentation, target)
+    run = TrainingRun(fresh, crops, metric_labels, preparation, training, augmentation, target)
     history = _run_epochs(run, plan, folder, run.restore(state) if state is not None else [], callbacks)
     card = _card(run, preparation, plan, history, images, manifest_digest(frame))
     digest = save_model(folder, run.best, card)
     remove_state(folder)
     return TrainingResult(digest, card, crops.failures)
+
+
+def known_crops(frame: pd.DataFrame, preparation: PreparationConfig, workers: int | None = None) -> CropStore:
+    """Return the crops of a manifest's rows of the preparation's granularity, without women of the split `test`.
+
+    Raises:
+        ModelError: There are none.
+    """
+    used = _used_rows(frame, preparation.granularity, TrainingConfig(validation_share=0), None)
+    return load_crops(used, preparation, workers=workers)
 
 
 def _used_rows(
@@ -184,14 +196,14 @@ def _finished(folder: Path, plan: Mapping[str, Any]) -> TrainingResult | None:
     if not (folder / CARD_FILE).exists():
         return None
     _, card, digest = load_model(folder)
-    options = {name: value for name, value in card.training.items() if name not in ("history", "triplet_labels")}
+    options = {name: value for name, value in card.training.items() if name not in ("history", "metric_labels")}
     written = {
         "manifest or split": card.data.get("used_rows"),
         "network": card.network.to_dict(),
         "preparation": card.preparation.to_dict(),
         "training": options,
         "heads": {name: list(classes) for name, classes in card.heads.items()},
-        "triplet_labels": card.training.get("triplet_labels"),
+        "metric_labels": card.training.get("metric_labels"),
     }
     changed = changed_parts(written, plan)
     if changed:
@@ -207,13 +219,13 @@ def _finished(folder: Path, plan: Mapping[str, Any]) -> TrainingResult | None:
 def _check_readable(
     crops: CropStore,
     used: pd.DataFrame,
-    triplet_labels: tuple[str, ...],
+    metric_labels: tuple[str, ...],
 ) -> None:
     """Refuse to train where so many images failed that the triplets or the validation have nothing left."""
     if not crops.failures and len(crops.frame) == len(used):
         return
     train_rows = crops.frame[crops.frame["role"] == "train"]
-    lost = any(train_rows[name].dropna().nunique() < 2 for name in triplet_labels)
+    lost = any(train_rows[name].dropna().nunique() < 2 for name in metric_labels)
     unvalidated = (used["role"] == "validation").any() and not (crops.frame["role"] == "validation").any()
     if lost or unvalidated:
         reason = f": {crops.failures[0][1]}" if crops.failures else ""
@@ -265,7 +277,7 @@ def _card(
         preparation=preparation,
         heads=network.classes,
         weights_origin=network.weights_origin,
-        training={**plan["training"], "triplet_labels": plan["triplet_labels"], "history": history},
+        training={**plan["training"], "metric_labels": plan["metric_labels"], "history": history},
         data={
             "manifest": manifest,
             "used_rows": plan["manifest or split"],

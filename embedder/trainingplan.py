@@ -112,7 +112,7 @@ def choose_augmentation(training: TrainingConfig, preparation: PreparationConfig
     return BREAST_AUGMENTATION if preparation.granularity == "breast" else AugmentationConfig()
 
 
-def choose_triplet_labels(
+def choose_metric_labels(
     heads: Mapping[str, tuple[str, ...]], asked: tuple[str, ...] | None, granularity: str, datasets: int
 ) -> tuple[str, ...]:
     """Return the columns on which triplets are formed, the leading one first.

@@ -11,7 +11,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from embedder.augmentation import AugmentationConfig, augment
+from embedder.augmentation import AugmentationConfig, augment, mix
 from embedder.checkpoint import ModelError
 from embedder.embedding import embed_pixels
 from embedder.findings import patient_key
@@ -28,6 +28,7 @@ from embedder.validation import LabelledRows, map_at_r, map_at_r_figure
 _VALIDATION_GALLERY = 4096
 _EMBED_ROWS = 256
 _LOOK_EVERY = 16
+_PROXY_RATE = 10.0  # of the new layers' rate: classes' own vectors start anywhere and have far to go (Kim et al., 2020)
 
 
 class TrainingRun:
@@ -39,7 +40,7 @@ class TrainingRun:
     Args:
         network: The network to train, see `new_network`.
         crops: The rows' crops, enlarged by the augmentation's margin; the frame has a column `role`.
-        triplet_labels: Columns on which triplets are formed; the first fills the batches.
+        metric_labels: Columns on which triplets are formed; the first fills the batches.
         preparation: What the network's input looks like.
         training: How it is trained.
         augmentation: How crops are varied.
@@ -50,7 +51,7 @@ class TrainingRun:
         self,
         network: EmbedderNetwork,
         crops: CropStore,
-        triplet_labels: tuple[str, ...],
+        metric_labels: tuple[str, ...],
         preparation: PreparationConfig,
         training: TrainingConfig,
         augmentation: AugmentationConfig,
@@ -70,24 +71,33 @@ class TrainingRun:
         role = frame["role"].to_numpy()
         self.train_rows = np.flatnonzero(role == "train")
         self.validation_rows = np.flatnonzero(role == "validation")
+        if self.network.beside is not None:
+            self.network.beside.fit(torch.from_numpy(crops.descriptors[self.train_rows]).to(device))
         self.batches = ClassBatches(
-            self.labels[triplet_labels[0]][self.train_rows],
+            self.labels[metric_labels[0]][self.train_rows],
             self.patients[self.train_rows],
             classes_per_batch=training.classes_per_batch,
             findings_per_class=training.findings_per_class,
             balance=training.balance,
             seed=training.seed,
         )
-        self.triplet_labels = triplet_labels
-        self.objective = Objective(training.objective, triplet_labels, self._class_weights(heads))
+        self.metric_labels = metric_labels
+        torch.manual_seed(training.seed)  # classes' own vectors are drawn
+        sizes = {name: len(classes) for name, classes in heads.items()}
+        self.objective = Objective(
+            training.objective, metric_labels, sizes, self.network.dimension, self._class_weights(heads)
+        ).to(device)
         self.groups = _backbone_groups(self.network)
         backbone = {id(p) for p in self.network.backbone.parameters()}
         new = [p for p in self.network.parameters() if id(p) not in backbone]
+        shares = [
+            {"params": list(self.network.backbone.parameters()), "share": training.backbone_rate},
+            {"params": new, "share": 1.0},
+        ]
+        if proxies := list(self.objective.parameters()):
+            shares.append({"params": proxies, "share": _PROXY_RATE})
         self.optimiser = torch.optim.AdamW(
-            [
-                {"params": list(self.network.backbone.parameters()), "share": training.backbone_rate},
-                {"params": new, "share": 1.0},
-            ],
+            shares,
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
         )
@@ -100,10 +110,12 @@ class TrainingRun:
         self.best: dict[str, Tensor] = {}
 
     @staticmethod
-    def new_network(config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], seed: int) -> EmbedderNetwork:
+    def new_network(
+        config: NetworkConfig, heads: Mapping[str, tuple[str, ...]], seed: int, descriptors: int
+    ) -> EmbedderNetwork:
         """Make the network of a training, its new layers started from the seed."""
         torch.manual_seed(seed)
-        return EmbedderNetwork(config, heads)
+        return EmbedderNetwork(config, heads, descriptors=descriptors)
 
     def _class_weights(self, heads: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
         if self.training.balance != "weights":
@@ -165,15 +177,21 @@ class TrainingRun:
         """Train on one batch and return its losses."""
         images = torch.from_numpy(self.crops.pixels[rows]).to(self.device).float().unsqueeze(1)
         extent = torch.from_numpy(self.crops.extent_mm[rows]).to(self.device)
+        beside = None
+        if self.network.beside is not None:
+            beside = torch.from_numpy(self.crops.descriptors[rows]).to(self.device)
         with torch.no_grad():
             images, extent = augment(images, extent, self.size, self.augmentation, generator)
+            mixed = None
+            if self.augmentation.mixing:
+                images, mixed = mix(images, self.augmentation.mixing, generator)
         labels = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self.labels.items()}
         patients = torch.from_numpy(self.patients[rows]).to(self.device)
         self.optimiser.zero_grad(set_to_none=True)
         try:
             with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                output = self.forward(images, extent)
-            losses = self.objective(output, labels, patients)
+                output = self.forward(images, extent, beside)
+            losses = self.objective(output, labels, patients, mixed)
             losses["total"].backward()
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -215,7 +233,7 @@ class TrainingRun:
             (rows, torch.from_numpy(self._embed(rows))) for rows in (self.validation_rows, self.train_rows[::step])
         ]
         found = {}
-        for name in self.triplet_labels:
+        for name in self.metric_labels:
             codes = self.labels[name]
             queries, gallery = (LabelledRows(vectors, codes[rows], self.patients[rows]) for rows, vectors in sides)
             if (queries.codes != MISSING).any():
@@ -233,6 +251,7 @@ class TrainingRun:
                 self.crops.pixels[part, top : top + height, left : left + width],
                 self.crops.extent_mm[part],
                 self.device,
+                descriptors=None if self.network.beside is None else self.crops.descriptors[part],
             )
             for part in np.array_split(rows, -(-len(rows) // _EMBED_ROWS))
         ]
@@ -246,6 +265,7 @@ class TrainingRun:
         """Return all that the next epoch depends on, as named tensors."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
         for index, slots in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         return tensors
@@ -254,6 +274,7 @@ class TrainingRun:
         """Take up a saved state and return its history."""
         self.network.load_state_dict(_strip(state.tensors, "network."))
         self.best = _strip(state.tensors, "best.")
+        self.objective.load_state_dict(_strip(state.tensors, "objective."))
         saved = self.optimiser.state_dict()
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedder.augmentation import BREAST_AUGMENTATION, AugmentationConfig, augment
+from embedder.augmentation import BREAST_AUGMENTATION, AugmentationConfig, augment, mix
 from embedder.checkpoint import ModelError
 
 NOTHING = AugmentationConfig(
@@ -127,3 +127,28 @@ def test_a_breast_keeps_its_chest_wall_at_the_left() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ModelError, match="augmentation: an option is out of range"):
         AugmentationConfig(**options)
+
+
+def test_bending_moves_places_a_little_and_smoothly() -> None:
+    rows = torch.linspace(0.1, 0.9, 64).view(1, 1, 64, 1).expand(20, 1, 64, 64)
+    bent = views(rows, (48, 48), elastic=0.05)
+    middle = rows[:, :, 8:56, 8:56]
+    moved = (bent - middle)[:, :, 4:-4, 4:-4] / 0.8  # in shares of the source's height
+    limit = 0.05 * 48 / 64
+    assert moved.abs().max() <= limit + 0.01
+    assert moved.abs().amax(dim=(1, 2, 3)).min() > limit / 5
+    assert moved.diff(dim=3).abs().max() < limit / 3
+
+
+def test_mixing_is_a_weighted_mean_with_another_crop() -> None:
+    source = crops(9)
+    seen = set()
+    for seed in range(30):
+        mixed, found = mix(source, 0.4, torch.Generator().manual_seed(seed))
+        assert 0.5 <= found.share <= 1
+        assert torch.allclose(mixed, found.share * source + (1 - found.share) * source[found.order])
+        assert sorted(found.order.tolist()) == list(range(9))
+        seen.add(round(found.share, 3))
+    assert len(seen) > 20
+    again, _ = mix(source, 0.4, torch.Generator().manual_seed(29))
+    assert torch.equal(again, mixed)

@@ -15,9 +15,9 @@ import torch
 from embedder import embedding
 from embedder.checkpoint import ModelError, load_model
 from embedder.crops import RoiCrop
-from embedder.embedding import EmbeddedBatch, Embedder, encode_png, pretrained_model
+from embedder.embedding import EmbeddedBatch, Embedder, embed_pixels, encode_png, pretrained_model
 from embedder.findings import Box
-from embedder.network import NetworkConfig
+from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.weights import WeightsError
 from errors import MammoseekError
@@ -277,3 +277,25 @@ def test_embedding_leaves_no_gradients_behind(embedder: Embedder, monkeypatch: p
     embedder.embed_crops([crop] * 9)
     assert seen == [False, False]
     assert embedding.torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("kind", "alike", "different"),
+    [("flip", [(0, True)], [(1, False)]), ("symmetries", [(1, False), (2, True), (3, True)], [])],
+)
+def test_averaged_views_do_not_tell_how_the_crop_lies(
+    tiny_network: NetworkConfig, kind: str, alike: list[tuple[int, bool]], different: list[tuple[int, bool]]
+) -> None:
+    network = EmbedderNetwork(dataclasses.replace(tiny_network, embedding_dimension=None, test_time=kind), {}).eval()
+    crop = np.random.default_rng(0).random((1, 64, 64)).astype(np.float32)
+
+    def vector(turns: int, upside_down: bool) -> np.ndarray:
+        turned = np.rot90(crop[:, ::-1] if upside_down else crop, turns, (1, 2))
+        return embed_pixels(network, turned, np.array([40.0], np.float32), torch.device("cpu"))[0]
+
+    as_it_is = vector(0, False)
+    assert np.linalg.norm(as_it_is) == pytest.approx(1, abs=1e-6)
+    for turns, upside_down in alike:
+        assert np.abs(vector(turns, upside_down) - as_it_is).max() < 1e-5
+    for turns, upside_down in different:
+        assert np.abs(vector(turns, upside_down) - as_it_is).max() > 1e-3

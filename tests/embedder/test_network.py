@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from embedder.network import EmbedderNetwork, GeM, NetworkConfig, scale_features
+from embedder.network import Descriptors, EmbedderNetwork, GeM, NetworkConfig, scale_features
 from embedder.weights import WeightsError
 
 HEADS = {"lesion_type": ("calcification", "mass"), "density": ("A", "B", "C", "D")}
@@ -148,3 +149,74 @@ def test_a_configuration_survives_json() -> None:
     assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(WeightsError, match="unknown options: colour"):
         NetworkConfig.from_dict({"colour": True})
+
+
+def test_descriptors_are_standardised_on_what_they_were_fitted_to() -> None:
+    rows = torch.tensor(np.random.default_rng(0).normal([5, -2, 0, 7], [10, 0.1, 1, 0], (200, 4)), dtype=torch.float32)
+    beside = Descriptors(4, 0)
+    beside.fit(rows)
+    seen = beside(rows)
+    assert torch.allclose(seen[:, :3].mean(dim=0), torch.zeros(3), atol=0.05)
+    assert torch.allclose(seen[:, :3].std(dim=0), torch.ones(3), atol=0.05)
+    assert (seen[:, 3] == 0).all()  # one value throughout says nothing
+    assert float(beside(torch.full((1, 4), 1e9)).max()) == 4
+
+
+def test_components_keep_what_varies_most_and_are_the_same_every_time() -> None:
+    random = np.random.default_rng(1)
+    hidden = random.normal(size=(300, 2))
+    rows = torch.tensor(hidden @ random.normal(size=(2, 9)) + 0.01 * random.normal(size=(300, 9)), dtype=torch.float32)
+    made = []
+    for _ in range(2):
+        beside = Descriptors(9, 2)
+        beside.fit(rows)
+        made.append(beside(rows))
+    assert torch.equal(*made)
+    assert torch.allclose(made[0].norm(dim=1), torch.ones(300), atol=1e-5)
+    standard = (rows - rows.mean(0)) / rows.std(0, correction=0)
+    far = (standard.norm(dim=1) > 2) & (standard.abs().amax(dim=1) < 4)
+    whole, kept = functional.normalize(standard[far], dim=1), made[0][far]
+    # Two components hold all there is: the angles between findings stay as they were.
+    assert far.sum() > 150
+    assert torch.allclose(kept @ kept.T, whole @ whole.T, atol=0.05)
+    few = Descriptors(9, 6)
+    few.fit(rows[:3])
+    assert torch.isfinite(few(rows)).all()
+
+
+def test_a_fused_similarity_is_the_weighted_mean_of_both(tiny_network: NetworkConfig) -> None:
+    config = dataclasses.replace(tiny_network, fusion_weight=0.4, fusion_components=3)
+    network = EmbedderNetwork(config, HEADS, descriptors=5).eval()
+    assert network.beside is not None
+    rows = torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    network.beside.fit(rows)
+    images = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        fused = network(images, None, rows).embedding
+        learned = fused[:, : config.embedding_dimension]
+    assert fused.shape == (6, network.dimension) == (6, 16 + 3)
+    assert torch.allclose(fused.norm(dim=1), torch.ones(6), atol=1e-5)
+    assert torch.allclose(learned.norm(dim=1) ** 2, torch.full((6,), 0.6), atol=1e-5)
+    learned, described = functional.normalize(learned, dim=1), network.beside(rows)
+    assert torch.allclose(fused @ fused.T, 0.6 * learned @ learned.T + 0.4 * described @ described.T, atol=1e-5)
+
+
+def test_descriptors_may_join_before_the_embedding_layer(tiny_network: NetworkConfig) -> None:
+    network = EmbedderNetwork(dataclasses.replace(tiny_network, fusion="embedding"), HEADS, descriptors=5).eval()
+    images, rows = torch.rand(2, 1, 32, 32), torch.tensor([[0.0] * 5, [3.0] * 5])
+    with torch.no_grad():
+        found = network(images[:1].expand(2, 1, 32, 32), None, rows).embedding
+    assert network.dimension == 16
+    assert not torch.allclose(found[0], found[1])
+    with pytest.raises(WeightsError, match="no embedding layer"):
+        EmbedderNetwork(
+            dataclasses.replace(tiny_network, fusion="embedding", embedding_dimension=None), {}, descriptors=5
+        )
+
+
+@pytest.mark.parametrize(
+    "options", [{"fusion": "late"}, {"fusion_weight": 0.0}, {"fusion_components": 0}, {"test_time": "flips"}]
+)
+def test_fusion_out_of_range_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match="network"):
+        NetworkConfig(**options)

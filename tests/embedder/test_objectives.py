@@ -11,9 +11,19 @@ from torch.nn import functional
 
 from embedder.checkpoint import ModelError
 from embedder.network import Output
-from embedder.objectives import MISSING, Miner, Objective, ObjectiveConfig, mine_triplets
+from embedder.objectives import (
+    MISSING,
+    MetricLoss,
+    Miner,
+    Mixed,
+    Objective,
+    ObjectiveConfig,
+    mine_triplets,
+    pairs_between_women,
+)
 
 MINERS: tuple[Miner, ...] = ("all", "semihard", "hard", "batch-hard")
+CLASSES = {"a": 3, "b": 2}
 
 
 def unit(generator: np.random.Generator, count: int, dimension: int = 4) -> torch.Tensor:
@@ -104,8 +114,8 @@ def test_the_losses_are_what_their_definitions_say() -> None:
     fixed = {name: logits.detach() for name, logits in made.logits.items()}
     labels = {"a": torch.tensor([0, 1, 2, MISSING, 0, 1]), "b": torch.tensor([MISSING] * 5 + [1])}
     patients = torch.tensor([0, 1, 2, 3, 4, 5])
-    config = ObjectiveConfig(classification_weight=0.7, triplet_weight=0.4, margin=0.5, miner="all")
-    found = Objective(config, ("a",))(made, labels, patients)
+    config = ObjectiveConfig(classification_weight=0.7, metric_weight=0.4, margin=0.5, miner="all")
+    found = Objective(config, ("a",), CLASSES, 4)(made, labels, patients)
     losses = {name: float(loss.detach()) for name, loss in found.items()}
 
     def entropy(logits: torch.Tensor, label: int) -> torch.Tensor:
@@ -122,15 +132,15 @@ def test_the_losses_are_what_their_definitions_say() -> None:
     triplets = slow_triplets(vectors, labels["a"].tolist(), patients.tolist(), "all", 0.5)
     hinge = [float(similarity[a, n] - similarity[a, p]) + 0.5 for a, p, n in triplets]
     violated = [loss for loss in hinge if loss > 0]
-    assert losses["triplet"] == pytest.approx(np.mean(violated), abs=1e-6)
-    total = 0.7 * losses["classification"] + 0.4 * losses["triplet"]
+    assert losses["metric"] == pytest.approx(np.mean(violated), abs=1e-6)
+    total = 0.7 * losses["classification"] + 0.4 * losses["metric"]
     assert losses["total"] == pytest.approx(total, abs=1e-6)
 
 
 def test_a_missing_label_teaches_nothing() -> None:
     made = output(4, a=2)
     labels = {"a": torch.tensor([0, 1, MISSING, MISSING])}
-    Objective(ObjectiveConfig(triplet_weight=0.0), ("a",))(made, labels, torch.arange(4))["total"].backward()
+    Objective(ObjectiveConfig(metric_weight=0.0), ("a",), CLASSES, 4)(made, labels, torch.arange(4))["total"].backward()
     gradient = made.logits["a"].grad
     assert gradient is not None
     assert (gradient[2:] == 0).all()
@@ -139,11 +149,11 @@ def test_a_missing_label_teaches_nothing() -> None:
 
 def test_a_batch_without_any_label_is_zero_and_does_not_break_the_step() -> None:
     made = output(3, a=2)
-    losses = Objective(ObjectiveConfig(), ("a",))(made, {"a": torch.tensor([MISSING] * 3)}, torch.arange(3))
+    losses = Objective(ObjectiveConfig(), ("a",), CLASSES, 4)(made, {"a": torch.tensor([MISSING] * 3)}, torch.arange(3))
     losses["total"].backward()
     assert {name: float(loss.detach()) for name, loss in losses.items()} == {
         "classification": 0,
-        "triplet": 0,
+        "metric": 0,
         "total": 0,
     }
 
@@ -151,21 +161,110 @@ def test_a_batch_without_any_label_is_zero_and_does_not_break_the_step() -> None
 def test_class_weights_weigh_the_classes() -> None:
     made = output(4, a=2)
     labels = {"a": torch.tensor([0, 0, 0, 1])}
-    config = ObjectiveConfig(triplet_weight=0.0, label_smoothing=0.0)
-    weighted = Objective(config, ("a",), {"a": torch.tensor([0.5, 2.0])})(made, labels, torch.arange(4))
+    config = ObjectiveConfig(metric_weight=0.0, label_smoothing=0.0)
+    weighted = Objective(config, ("a",), CLASSES, 4, {"a": torch.tensor([0.5, 2.0])})(made, labels, torch.arange(4))
     losses = -made.logits["a"].detach().log_softmax(1)[torch.arange(4), labels["a"]]
     expected = (losses * torch.tensor([0.5, 0.5, 0.5, 2.0])).sum() / 3.5
     assert float(weighted["classification"].detach()) == pytest.approx(float(expected), abs=1e-6)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+@settings(deadline=None, max_examples=50)
+def test_pairs_are_what_looking_at_every_two_finds(seed: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels, patients = generator.integers(-1, 3, count), generator.integers(0, max(2, count // 2), count)
+    found = pairs_between_women(torch.tensor(labels), torch.tensor(patients))
+    known = [(a, b) for a, b in itertools.permutations(range(count), 2) if MISSING not in (labels[a], labels[b])]
+    alike = {(a, b) for a, b in known if labels[a] == labels[b] and patients[a] != patients[b]}
+    unlike = {(a, b) for a, b in known if labels[a] != labels[b]}
+    assert set(zip(found[0].tolist(), found[1].tolist(), strict=True)) == alike
+    assert set(zip(found[2].tolist(), found[3].tolist(), strict=True)) == unlike
+
+
+def metric_of(metric: MetricLoss, vectors: torch.Tensor, labels: torch.Tensor, patients: torch.Tensor) -> float:
+    torch.manual_seed(0)
+    objective = Objective(ObjectiveConfig(metric=metric), ("a",), CLASSES, vectors.shape[1])
+    return float(objective(Output(vectors, {}), {"a": labels}, patients)["metric"].detach())
+
+
+def test_the_contrastive_loss_is_its_definition_without_a_womans_own_pairs() -> None:
+    vectors = unit(np.random.default_rng(4), 7).float()
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, MISSING])
+    patients = torch.tensor([0, 0, 1, 2, 3, 4, 5])
+    similarity = (vectors @ vectors.T / 0.1).exp()
+    each = []
+    for anchor in range(6):
+        positives = [p for p in range(6) if labels[p] == labels[anchor] and patients[p] != patients[anchor]]
+        negatives = [n for n in range(6) if labels[n] != labels[anchor]]
+        others = sum(similarity[anchor, j] for j in positives + negatives)
+        if positives:
+            each.append(-np.mean([float((similarity[anchor, p] / others).log()) for p in positives]))
+    assert metric_of("contrastive", vectors, labels, patients) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["contrastive", "multi-similarity", "proxy-anchor", "arcface"])
+def test_every_metric_loss_pulls_classes_apart_and_leaves_the_unknown_alone(metric: MetricLoss) -> None:
+    torch.manual_seed(1)
+    raw = torch.randn(13, 4, requires_grad=True)
+    labels = torch.tensor([0, 1, 2] * 4 + [MISSING])
+    objective = Objective(ObjectiveConfig(metric=metric), ("a",), CLASSES, 4)
+    optimiser = torch.optim.Adam([raw, *objective.parameters()], lr=0.05)
+    history = []
+    for _ in range(120):
+        optimiser.zero_grad()
+        loss = objective(Output(functional.normalize(raw, dim=1), {}), {"a": labels}, torch.arange(13))["metric"]
+        loss.backward()
+        assert raw.grad is not None
+        assert (raw.grad[12] == 0).all()
+        optimiser.step()
+        history.append(float(loss.detach()))
+    vectors = functional.normalize(raw.detach(), dim=1)[:12]
+    similarity = vectors @ vectors.T
+    same = (labels[:12, None] == labels[None, :12]) & ~torch.eye(12, dtype=torch.bool)
+    assert similarity[same].mean() > similarity[labels[:12, None] != labels[None, :12]].mean() + 0.5
+    assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.parametrize("metric", ["contrastive", "multi-similarity", "proxy-anchor", "arcface"])
+def test_no_metric_loss_breaks_on_a_batch_without_labels(metric: MetricLoss) -> None:
+    vectors = unit(np.random.default_rng(4), 3).float().requires_grad_()
+    objective = Objective(ObjectiveConfig(metric=metric), ("a",), CLASSES, 4)
+    found = objective(Output(vectors, {}), {"a": torch.tensor([MISSING] * 3)}, torch.arange(3))
+    found["total"].backward()
+    assert float(found["metric"].detach()) == 0
+
+
+def test_focal_leaves_easy_findings_aside() -> None:
+    made = output(4, a=3)
+    labels = {"a": torch.tensor([0, 1, MISSING, 2])}
+    config = ObjectiveConfig(metric_weight=0.0, label_smoothing=0.0, focal=2.0)
+    found = Objective(config, ("a",), CLASSES, 4)(made, labels, torch.arange(4))["classification"]
+    known = torch.tensor([0, 1, 3])
+    chance = made.logits["a"].detach().softmax(1)[known, labels["a"][known]]
+    assert float(found.detach()) == pytest.approx(float(((1 - chance) ** 2 * -chance.log()).mean()), abs=1e-6)
+
+
+def test_a_mixed_batch_answers_for_both_labels_by_their_share() -> None:
+    made, labels = output(4, a=2), {"a": torch.tensor([0, 1, 1, 0])}
+    order = torch.tensor([1, 2, 3, 0])
+    objective = Objective(ObjectiveConfig(), ("a",), CLASSES, 4)
+    own, other = (objective(made, {"a": codes}, torch.arange(4)) for codes in (labels["a"], labels["a"][order]))
+    mixed = objective(made, labels, torch.arange(4), Mixed(0.7, order))
+    expected = 0.7 * own["classification"] + 0.3 * other["classification"]
+    assert torch.allclose(mixed["classification"], expected)
+    assert torch.equal(mixed["metric"], own["metric"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"triplet_weight": -1.0},
-        {"classification_weight": 0.0, "triplet_weight": 0.0},
+        {"metric_weight": -1.0},
+        {"classification_weight": 0.0, "metric_weight": 0.0},
         {"margin": 0.0},
         {"miner": "easy"},
         {"label_smoothing": 1.0},
+        {"metric": "centre"},
+        {"focal": -1.0},
         {"margin": float("nan")},
     ],
 )

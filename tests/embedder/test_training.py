@@ -1,5 +1,6 @@
 """Training as a whole: it learns, stops and goes on to the same bits, and refuses what it must."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,12 +19,20 @@ from embedder import objectives, training
 from embedder.augmentation import AugmentationConfig
 from embedder.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelError, load_model, woman_digest
 from embedder.embedding import Embedder, pretrained_model
-from embedder.findings import patient_key
+from embedder.findings import Box, patient_key
 from embedder.manifest import manifest_digest
 from embedder.network import NetworkConfig
+from embedder.objectives import MetricLoss, ObjectiveConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import load_crops
-from embedder.training import EpochReport, TrainingCallbacks, TrainingConfig, TrainingResult, train
+from embedder.training import (
+    EpochReport,
+    TrainingCallbacks,
+    TrainingConfig,
+    TrainingResult,
+    known_crops,
+    train,
+)
 from embedder.trainingstate import STATE_FILE
 from embedder.weights import WeightsError
 
@@ -83,7 +92,7 @@ def test_a_model_comes_out_with_its_card(run: Train, frame: pd.DataFrame, tmp_pa
     assert [entry["epoch"] for entry in card.training["history"]] == [0, 1, 2]
     assert [report.epoch for report in epochs] == [0, 1, 2]
     for report in epochs:
-        assert set(report.losses) == {"classification", "triplet", "total"}
+        assert set(report.losses) == {"classification", "metric", "total"}
         assert set(report.validation) == {"lesion_type", "pathology"}
         assert all(0 <= score <= 1 for score in report.validation.values())
     best = max(epochs, key=lambda report: (np.mean(list(report.validation.values())), -report.epoch))
@@ -146,7 +155,9 @@ import os, signal, sys
 from pathlib import Path
 import pandas as pd
 import torch
+from embedder.augmentation import AugmentationConfig
 from embedder.network import NetworkConfig
+from embedder.objectives import ObjectiveConfig
 from embedder.preparation import PreparationConfig
 from embedder.training import TrainingCallbacks, TrainingConfig, train
 
@@ -161,7 +172,10 @@ def start(callbacks):
         frame, folder, callbacks=callbacks, device="cpu", workers=1,
         network=NetworkConfig("test_efficientnet", "none", embedding_dimension=16),
         preparation=PreparationConfig(height=32, width=32, floor_mm=12.0),
-        training=TrainingConfig(epochs=3, classes_per_batch=2, findings_per_class=3, seed=5),
+        training=TrainingConfig(
+            epochs=3, classes_per_batch=2, findings_per_class=3, seed=5,
+            objective=ObjectiveConfig(metric=sys.argv[3]), augmentation=AugmentationConfig(mixing=float(sys.argv[4])),
+        ),
     )
 
 middle = TrainingCallbacks(batch=lambda epoch, done, total: die() if (epoch, done) == (1, 2) else None)
@@ -178,18 +192,24 @@ for callbacks in (middle, between):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no SIGKILL")
-def test_a_training_killed_twice_comes_to_the_same_bits(run: Train, frame: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("metric", "mixing"), [("triplet", 0.0), ("proxy-anchor", 0.4)])
+def test_a_training_killed_twice_comes_to_the_same_bits(
+    run: Train, frame: pd.DataFrame, tmp_path: Path, metric: MetricLoss, mixing: float
+) -> None:
     manifest = tmp_path / "manifest.parquet"
     frame.to_parquet(manifest)
-    command = [sys.executable, "-c", KILLED_TWICE, str(manifest), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", KILLED_TWICE, str(manifest), str(tmp_path / "killed"), metric, str(mixing)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     (tmp_path / "killed" / f".{STATE_FILE}.1234abcd").touch()  # as a kill while the state is written leaves
     left: list[EpochReport] = []
-    result = run(frame, tmp_path / "killed", callbacks=TrainingCallbacks(epoch=left.append))
-    expected = run(frame, tmp_path / "whole")
+    config = dataclasses.replace(
+        SHORT, objective=ObjectiveConfig(metric=metric), augmentation=AugmentationConfig(mixing=mixing)
+    )
+    result = run(frame, tmp_path / "killed", training=config, callbacks=TrainingCallbacks(epoch=left.append))
+    expected = run(frame, tmp_path / "whole", training=config)
     assert [report.epoch for report in left] == [2]
     assert result.digest == expected.digest
     whole, resumed = ((tmp_path / name / WEIGHTS_FILE).read_bytes() for name in ("whole", "killed"))
@@ -414,9 +434,9 @@ def test_labels_and_triplets_can_be_chosen(run: Train, frame: pd.DataFrame, tmp_
     config = TrainingConfig(epochs=1, classes_per_batch=2, findings_per_class=2)
     card = run(frame, tmp_path, training=config, labels=("pathology",)).card
     assert dict(card.heads) == {"pathology": ("benign", "malignant")}
-    assert card.training["triplet_labels"] == ["pathology"]
+    assert card.training["metric_labels"] == ["pathology"]
     with pytest.raises(ModelError, match="no triplets can be formed on density"):
-        run(frame, tmp_path / "b", training=config, triplet_labels=("density",))
+        run(frame, tmp_path / "b", training=config, metric_labels=("density",))
 
 
 def test_weights_that_cannot_be_had_are_told_before_images_are_read(
@@ -454,3 +474,41 @@ def test_whole_breasts_are_trained_too(run: Train, frame: pd.DataFrame, tmp_path
     ).card
     assert card.heads["density"] == ("fatty", "dense")
     assert Embedder.load(tmp_path, device="cpu").granularity == "breast"
+
+
+def test_a_training_fuses_descriptors_that_its_training_women_standardise(
+    run: Train, frame: pd.DataFrame, tmp_path: Path, tiny_preparation: PreparationConfig
+) -> None:
+    preparation = dataclasses.replace(tiny_preparation, descriptors=("intensity", "texture"))
+    config = dataclasses.replace(SHORT, epochs=1)
+    result = run(frame, tmp_path / "a", preparation=preparation, training=config)
+    embedder = Embedder.load(tmp_path / "a", device="cpu")
+    assert embedder.digest == result.digest
+    assert embedder.dimension == 16 + 24
+    vectors = np.concatenate([batch.vectors for batch in embedder.embed_manifest(frame, workers=1)])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    row = frame.iloc[0]
+    alone = embedder.embed(Path(row.path), Box(row.x0, row.y0, row.x1, row.y1), spacing_mm=row.spacing_mm).vector
+    assert np.abs(alone - vectors[0]).max() < 1e-5
+    trained = {key for key in patient_key(frame) if result.card.role(key) == "train"}
+    store = load_crops(frame, preparation)
+    rows = patient_key(store.frame).isin(trained).to_numpy()
+    centre = embedder.network.beside.centre.numpy()
+    assert np.allclose(centre, store.descriptors[rows].mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(centre, store.descriptors.mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert run(frame, tmp_path / "b", training=config).digest != result.digest
+
+
+def test_without_training_descriptors_are_standardised_on_the_rows_given(
+    frame: pd.DataFrame, tmp_path: Path, tiny_network: NetworkConfig, tiny_preparation: PreparationConfig
+) -> None:
+    preparation = dataclasses.replace(tiny_preparation, descriptors=("intensity",))
+    with pytest.raises(ModelError, match="standardised on findings"):
+        pretrained_model(tmp_path / "none", tiny_network, preparation)
+    test_women = sorted(set(frame["patient_id"]))[:3]
+    split = np.where(frame["patient_id"].isin(test_women), "test", "train")
+    known = known_crops(frame.assign(split=split), preparation)
+    assert not set(known.frame["patient_id"]) & set(test_women)
+    pretrained_model(tmp_path / "fused", tiny_network, preparation, known)
+    card = Embedder.load(tmp_path / "fused").card
+    assert {key for key in patient_key(frame) if card.role(key) == "descriptors"} == set(patient_key(known.frame))

@@ -5,7 +5,7 @@ import pytest
 from embedder.augmentation import BREAST_AUGMENTATION, AugmentationConfig
 from embedder.checkpoint import ModelError
 from embedder.preparation import PreparationConfig
-from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_triplet_labels
+from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_metric_labels
 
 FINDINGS = {"lesion_type": ("a", "b"), "pathology": ("a", "b"), "native_lesion_type": ("a", "b"), "density": ("a", "b")}
 
@@ -65,15 +65,15 @@ def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
 def test_triplets_are_formed_on_the_finest_lesion_type_there_is(
     heads: dict[str, tuple[str, ...]], granularity: str, datasets: int, expected: tuple[str, ...]
 ) -> None:
-    assert choose_triplet_labels(heads, None, granularity, datasets) == expected
+    assert choose_metric_labels(heads, None, granularity, datasets) == expected
 
 
 def test_labels_that_were_asked_for_stand() -> None:
-    assert choose_triplet_labels(FINDINGS, ("density",), "finding", 1) == ("density",)
+    assert choose_metric_labels(FINDINGS, ("density",), "finding", 1) == ("density",)
     with pytest.raises(ModelError, match="no triplets can be formed on margin; use lesion_type"):
-        choose_triplet_labels(FINDINGS, ("margin",), "finding", 1)
+        choose_metric_labels(FINDINGS, ("margin",), "finding", 1)
     with pytest.raises(ModelError, match="no triplets can be formed on no label"):
-        choose_triplet_labels(FINDINGS, (), "finding", 1)
+        choose_metric_labels(FINDINGS, (), "finding", 1)
 
 
 def test_augmentation_suits_the_granularity_unless_it_was_asked_for() -> None:

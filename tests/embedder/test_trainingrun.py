@@ -36,7 +36,7 @@ def start(
 ) -> Callable[..., TrainingRun]:
     def make(network: NetworkConfig = tiny_network, store: CropStore = crops, **options: Any) -> TrainingRun:
         return TrainingRun(
-            TrainingRun.new_network(network, HEADS, 0),
+            TrainingRun.new_network(network, HEADS, 0, 0),
             store,
             ("lesion_type", "pathology"),
             tiny_preparation,
