@@ -77,6 +77,13 @@ class MammoseekPeer(Peer):
         return ", ".join(f"{name} {described[name]}" for name in ("engine", "factory", "search") if name in described)
 
 
+class MammoseekGraphPeer(MammoseekPeer):
+    """The same with a graph over 8-bit vectors."""
+
+    name = "mammoseek hnsw"
+    engine = "hnsw"
+
+
 class MammoseekExactPeer(MammoseekPeer):
     """The same with exact search."""
 

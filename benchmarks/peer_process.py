@@ -30,6 +30,7 @@ from index.metrics import bootstrap_interval
 PEERS = {
     "mammoseek": ("peer_mammoseek", "MammoseekPeer"),
     "mammoseek-exact": ("peer_mammoseek", "MammoseekExactPeer"),
+    "mammoseek-hnsw": ("peer_mammoseek", "MammoseekGraphPeer"),
     "faiss-flat": ("peer_engines", "FlatPeer"),
     "faiss-hnsw": ("peer_engines", "FaissGraphPeer"),
     "hnswlib": ("peer_engines", "HnswlibPeer"),
@@ -43,8 +44,10 @@ PEERS = {
 
 TUNED_ON = 1000
 """The first so many queries choose the search parameter and warm up; they are not measured."""
-FILTERED_TUNED_ON = 200
+FILTERED_TUNED_ON = 100
 LEAST_BATCHES = 3
+MOST_SECONDS = 20.0
+"""A batch that would take longer is not asked, and its speed stays empty."""
 
 Search = Callable[[Floats], Numbers]
 
@@ -88,7 +91,7 @@ class Found:
         recall_low: Its 95 % interval,
         recall_high: over the queries' women.
         queries: How many these were.
-        speeds: Queries a second by batch size.
+        speeds: Queries a second by batch size, of those that are small enough for its pace.
         latency_ms: Median and 95th percentile of a query asked alone.
     """
 
@@ -116,8 +119,7 @@ def measure(job: Job) -> dict[str, object]:
         name, note, build_seconds, index_bytes, resident_bytes and peak_bytes of the process, yardstick (queries a
         second of a fixed small piece of work), `all` (`Found` as a dictionary), and `shares` (the same by share).
     """
-    module, name = PEERS[job.peer]
-    kind: type[Peer] = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+    kind = peer_class(job.peer)
     source = Source.of_folder(Path(job.vectors), job.rows)
     with np.load(job.truth) as truth, tempfile.TemporaryDirectory(prefix="mammoseek-peer-") as folder:
         peer = kind(Path(folder), job.threads)
@@ -135,6 +137,13 @@ def measure(job: Job) -> dict[str, object]:
         finally:
             peer.close()
     return result
+
+
+def peer_class(name: str) -> type[Peer]:
+    """Return the class of an engine of `PEERS`."""
+    module, kind = PEERS[name]
+    found: type[Peer] = getattr(importlib.import_module(f"benchmarks.{module}"), kind)
+    return found
 
 
 def tune(reached: Callable[[int], float], grid: Sequence[int], target: float) -> int:
@@ -217,7 +226,7 @@ def _measure(job: Job, peer: Peer, truth: Mapping[str, Any], share: str | None) 
     asked, right = queries[most:], neighbours[most:]
     speeds, latency, each = {}, (math.nan, math.nan), np.zeros(0)
     for batch in job.batches:
-        if batch > len(asked):
+        if batch > len(asked) or (speeds and batch / speeds[max(speeds)] > MOST_SECONDS):
             continue
         search(np.ascontiguousarray(queries[: min(batch, most)]))
         found, spent = timed(search, asked, batch, job.seconds)

@@ -10,6 +10,8 @@ call, which also checks every query and describes every answer; the others retur
 With --filters the same is done for searches among 50 % to 0.01 % of the rows, each tuned anew, for those that filter,
 and written to a second table beside the first (NAME-filters.csv).
 
+With --keep, engines that are in the table already and not measured now stay in it.
+
 That the machine's speed did not change within the run is shown by the column `yardstick`: each process also measures
 the same small piece of work, bare exact search in 20,000 of the vectors.
 """
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +34,7 @@ import pandas as pd
 
 from benchmarks.peer_data import SHARES, VectorSet, load_vectors, make_shares, nearest
 from benchmarks.peer_databases import MilvusPeer, QdrantPeer
-from benchmarks.peer_process import PEERS, Job
+from benchmarks.peer_process import PEERS, Job, peer_class
 from benchmarks.setting import describe_machine
 from errors import MammoseekError
 
@@ -76,8 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = choose(arguments.peers)
     machine = _machine(arguments.threads)
     shares = tuple(SHARES) if arguments.filters else ()
-    rows: list[dict[str, Any]] = []
-    filtered: list[dict[str, Any]] = []
+    beside = arguments.output.with_name(f"{arguments.output.stem}-filters.csv")
+    rows, filtered = (_kept(path, chosen) if arguments.keep else [] for path in (arguments.output, beside))
     with tempfile.TemporaryDirectory(prefix="mammoseek-peers-") as folder:
         for peer in chosen:
             most = MOST_ROWS.get(peer)
@@ -95,8 +97,17 @@ def run(arguments: argparse.Namespace) -> None:
             filtered += [{**row, **machine, "measured": moment} for row in filter_rows(found)]
             _write(rows, arguments.output)
             if shares:
-                _write(filtered, arguments.output.with_name(f"{arguments.output.stem}-filters.csv"))
+                _write(filtered, beside)
             print(_line(rows[-1]), flush=True)
+
+
+def _kept(path: Path, measured: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a table that are not measured anew."""
+    if not path.is_file():
+        return []
+    names = {peer_class(name).name for name in measured}
+    rows: list[dict[str, Any]] = pd.read_csv(path).to_dict("records")  # type: ignore[assignment]
+    return [row for row in rows if row["peer"] not in names]
 
 
 def choose(names: str | None) -> list[str]:
@@ -183,6 +194,7 @@ def filter_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             **{
                 f"batch_{batch}_to_unfiltered": round(speed / found["all"]["speeds"][batch], 3)
                 for batch, speed in part["speeds"].items()
+                if batch in found["all"]["speeds"]
             },
         }
         for name, part in parts.items()
@@ -228,6 +240,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, help="queries (all)")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)} (all that are installed)")
     parser.add_argument("--filters", action="store_true", help="measure searches among a share of the rows too")
+    parser.add_argument("--keep", action="store_true", help="keep the table's other engines")
     parser.add_argument("--recall", type=float, default=0.98, help="recall@10 to reach (0.98)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each speed is measured (10)")
     parser.add_argument("--threads", type=int, default=2, help="threads (2)")
