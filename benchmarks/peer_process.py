@@ -224,7 +224,8 @@ def _measure(job: Job, peer: Peer, truth: Mapping[str, Any], share: str | None) 
 
     peer.set(tune(reached, peer.grid, job.target))
     asked, right = queries[most:], neighbours[most:]
-    speeds, latency, each = {}, (math.nan, math.nan), np.zeros(0)
+    speeds: dict[int, float] = {}
+    latency, each = (math.nan, math.nan), np.zeros(0)
     for batch in job.batches:
         if batch > len(asked) or (speeds and batch / speeds[max(speeds)] > MOST_SECONDS):
             continue

@@ -147,7 +147,12 @@ def test_an_engine_is_measured_and_stands_in_both_tables(
 def test_the_command_writes_a_row_of_a_process_of_its_own(vector_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "results" / "peers.csv"
     options = {"rows": 1500, "queries": 60, "peers": "faiss-flat", "filters": False, "recall": 0.98, "seconds": 0.1}
-    run(argparse.Namespace(vectors=vector_folder, threads=1, output=output, **options))
+    output.parent.mkdir()
+    pd.DataFrame([{"peer": "faiss HNSW", "rows": 7}, {"peer": "faiss IndexFlatIP", "rows": 7}]).to_csv(output)
+    run(argparse.Namespace(vectors=vector_folder, threads=1, output=output, keep=True, **options))
+    kept, row = pd.read_csv(output).to_dict("records")
+    assert (kept["peer"], kept["rows"]) == ("faiss HNSW", 7)
+    run(argparse.Namespace(vectors=vector_folder, threads=1, output=output, keep=False, **options))
     [row] = pd.read_csv(output).to_dict("records")
     assert (row["peer"], row["rows"], row["threads"]) == ("faiss IndexFlatIP", 1500, 1)
     assert row["recall"] == 1
