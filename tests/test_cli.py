@@ -108,6 +108,23 @@ def test_every_command_helps_with_examples(run, command):
     assert f"mammoseek {' '.join(command)}" in outcome.out
 
 
+def test_descriptors_beside_a_pretrained_backbone(run, line, tmp_path):
+    asked = ("--set", 'preparation.descriptors=["intensity", "texture"]')
+    assert_clear(run("model", "pretrained", "-o", tmp_path / "none", *TINY, *asked), "descriptors have to be")
+    model, gallery = tmp_path / "model", tmp_path / "gallery"
+    assert run("model", "pretrained", "-o", model, *TINY, *asked, "--fit", line.manifest).code == 0
+    assert run("index", "build", line.manifest, "--model", model, "-o", gallery).code == 0
+    row = line.frame.iloc[0]
+    asking = [
+        run("query", gallery, *which, "--json")
+        for which in ((row["path"], "--box", "13,48,37,72"), ("--row", row["row_id"]))
+    ]
+    by_image, by_row = (json.loads(outcome.out)["neighbours"] for outcome in asking)
+    assert [n["row_id"] for n in by_image] == [n["row_id"] for n in by_row]
+    wrong = run("model", "pretrained", "-o", tmp_path / "b", *TINY, "--set", 'preparation.descriptors=["zones"]')
+    assert_clear(wrong, "descriptors are some of shape")
+
+
 def test_the_main_job(run, line, tmp_path):
     model, gallery = tmp_path / "model", tmp_path / "gallery"
     trained = run("train", line.manifest, "-o", model, "--epochs", 2, *TINY)

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 from dataclasses import replace
@@ -75,6 +76,30 @@ def test_a_frozen_run_scores_the_same_queries_on_the_same_folds(synthetic_manife
     context = frozen.scorecard.to_dict()["context"]
     assert context["women"] == 12
     assert "not trained" in context["protocol"]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_descriptor_is_standardised_on_a_folds_test_women(synthetic_manifest, recipe, tmp_path, frozen):
+    frame = synthetic_manifest(12, view_count=2)
+    fused = dataclasses.replace(
+        recipe, preparation=dataclasses.replace(recipe.preparation, descriptors=("intensity", "hog"))
+    )
+    found = cross_validate(frame, fused, folds=3, frozen=frozen, work=tmp_path, resamples=50, device="cpu")
+    plain = cross_validate(frame, recipe, folds=3, frozen=frozen, resamples=50, device="cpu")
+    digests = found.scorecard.context["model_digests"]
+    assert len(set(digests)) == 3
+    for number, fold in enumerate(found.folds, 1):
+        place = tmp_path / (f"pretrained-{number}-of-3" if frozen else f"fold-{number}-of-3")
+        card = Embedder.load(place, device="cpu").card
+        test_women = set(fold.queries["woman"])
+        assert {card.role(woman) for woman in test_women} == {"unseen"}
+        assert {card.role(woman) for woman in set(patient_key(frame)) - test_women} <= {
+            "descriptors",
+            "train",
+            "validation",
+        }
+        assert fold.queries.equals(plain.folds[number - 1].queries)
+    assert set(digests).isdisjoint(plain.scorecard.context["model_digests"])
 
 
 def test_a_trained_model_is_scored_on_unseen_women_only(synthetic_manifest, recipe, tmp_path):
