@@ -88,7 +88,8 @@ class ApproximateEngine(Engine):
         """Search with other parameters than the index's own."""
         queries = np.ascontiguousarray(queries, np.float32)
         answering = self._held if allowed is None else int(np.count_nonzero(allowed[: self._held]))
-        if answering <= (0 if allowed is None else FEW_ROWS):
+        few = max(FEW_ROWS, int(self.proposer.few_share * self._held))
+        if answering <= (0 if allowed is None else few):
             return self._exact.search(queries, k, allowed=allowed, barred=barred)
         hits = Hits(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         ask = _Request(self, search, k, allowed if answering < self._held else None, answering)
@@ -236,7 +237,8 @@ class _Request:
         count = self._count * wider + room
         if self._selector is None:
             count = int(count * self._sparser)
-        breadth = min(int(self._breadth * wider * self._further), self.proposer.widest)
+        breadth = max(self._breadth * wider, self.proposer.least_breadth * count)
+        breadth = min(int(breadth * self._further), self.proposer.widest)
         with faiss_threads(threads_for(len(queries), self._threads)):
             found = self.proposer.propose(queries, min(count, engine._held), breadth, self._selector)
         rows = engine._positions(found)

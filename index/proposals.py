@@ -106,15 +106,20 @@ class Proposer(ABC):
         breadth: The search parameter that trades time for recall (nprobe, efSearch), and its value; None without one.
         widest: The value of it beyond which nothing more is found.
         step_bytes: About how many bytes of the index one more of it makes a query read.
+        least_breadth: It is never less than so many times the candidates asked for.
         sparsity: By which power of (all rows / allowed rows) it grows under a filter. Measured for cells on a million
-            rows: recall stays what it was without a filter, or rises, from 50 % of rows allowed to 1 %.
+            rows: recall stays what it was without a filter, or rises, from 50 % of rows allowed to 1 %. A graph walks
+            through rows that are not allowed, and has to look at as many more.
+        few_share: Up to this share of its rows it is quicker to compare all that are allowed.
         filters: Whether FAISS leaves rows out within its search.
     """
 
     breadth: str | None = None
     widest = 1
     step_bytes = 0.0
+    least_breadth = 0
     sparsity = 1.0
+    few_share = 0.0
     filters = True
 
     def __init__(self, index: Any) -> None:
@@ -216,6 +221,8 @@ class GraphProposer(Proposer):
     """A navigable small-world graph."""
 
     breadth = "efSearch"
+    least_breadth = 1
+    few_share = 0.02
 
     def __init__(self, index: Any) -> None:
         super().__init__(index)
@@ -225,7 +232,7 @@ class GraphProposer(Proposer):
 
     def propose(self, queries: Vectors, count: int, breadth: int, selector: Any | None) -> Positions:
         """Return candidates; see `Proposer.propose`."""
-        return self._search(queries, count, faiss.SearchParametersHNSW(efSearch=max(breadth, count), sel=selector))
+        return self._search(queries, count, faiss.SearchParametersHNSW(efSearch=breadth, sel=selector))
 
 
 class FlatProposer(Proposer):

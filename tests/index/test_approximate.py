@@ -105,6 +105,22 @@ def test_what_is_found_is_ordered_as_by_exact_search(engines: dict[str, Engine],
         assert rows == sorted(set(rows), key=rank.__getitem__)
 
 
+@pytest.mark.parametrize("engine", ["hnsw", "ivf-pq"])
+def test_a_filter_costs_no_recall(engine: str) -> None:
+    # Hardly any two are near: a graph that stops as early as it does without a filter misses most.
+    rows = 8_000
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(rows + 100, 48)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    stored, names = StoredVectors([vectors[:rows]], 48), np.arange(rows).astype(str).astype(object).__getitem__
+    made = build_engine(EngineConfig(engine, target_recall=0.9), stored, np.arange(rows), names)
+    for share in (1.0, 0.5, 0.1, 0.03):
+        allowed = random.random(rows) < share
+        found = made.search(vectors[rows:], 10, allowed=allowed)
+        truth = exact_engine(stored, names).search(vectors[rows:], 10, allowed=allowed)
+        assert recall(found.positions, truth.positions) > 0.87, share
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_the_same_answer_in_any_batch_and_on_any_threads(
