@@ -14,6 +14,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak, patient_folds
+from classifiers.leaks import check_unseen
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
 from classifiers.targets import choose_targets
@@ -174,7 +175,9 @@ def cross_validate(
                 place = folder / f"pretrained-{number + 1}-of-{folds}"
                 known = fused.take(frame.iloc[fold.train])
                 digests.append(pretrained_model(place, recipe.network, recipe.preparation, known))
-                fold_vectors = Embedder.load(place, device=device).embed_store(fused)
+                embedder = Embedder.load(place, device=device)
+                check_unseen(embedder.card, keys[fold.test], place)
+                fold_vectors = embedder.embed_store(fused)
                 predictions.append(_predict(fold_vectors, frame, fold, chosen, seed))
                 continue
             if crops is None:
@@ -312,6 +315,7 @@ def _run_fold(
         crops=crops,
     )
     embedder = Embedder.load(place, device=device)
+    check_unseen(embedder.card, patient_key(frame.iloc[fold.test]), place)
     vectors, embedded, failures = _embed(embedder, frame, workers, None)
     if failures or not embedded["row_id"].equals(frame["row_id"]):
         raise ClassificationError(place, f"{len(failures)} images could be read before the training and not after it")
