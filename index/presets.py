@@ -69,7 +69,7 @@ def factory_of(engine: str, rows: int, dimension: int) -> str:
     return {
         "float16": "IDMap,SQfp16",
         "int8": "IDMap,SQ8",
-        "hnsw": "IDMap,HNSW32_SQ8",
+        "hnsw": "IDMap,HNSW16_SQbf16",
         "ivf": f"IVF{cells},Flat",
         "ivf-sq": f"IVF{cells},SQ8",
         "ivf-pq": f"OPQ{parts},IVF{cells},PQ{parts}x4fsr",

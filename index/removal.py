@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +20,8 @@ from index.manifest import Manifest, now
 from index.reading import read_segment
 from index.segments import Segment
 from index.vectors import Vectors
+
+faiss: Any = _faiss  # Its Python wrappers take other arguments than the C++ classes that its stubs describe.
 
 _SHORTEST_PATTERN = 32  # bytes: anything shorter could stand in other data by chance
 _FEW_PATTERNS = 8  # up to as many are searched one by one
@@ -55,9 +58,9 @@ def prove_removed(folder: Path, manifest: Manifest, removed: Sequence[Removed]) 
     """Read every file of a gallery back and search it for what was removed.
 
     The records must hold no removed row, and no text that is not a row's. The bytes of a vector (in float32, and in
-    float16 as an index may hold it) or a picture must be gone from every file at every offset, but for the vectors and
-    pictures of rows that are kept: two findings can look the same. A link is not followed: what it leads to is no file
-    of the gallery.
+    float16 and bfloat16 as an index may hold it) or a picture must be gone from every file at every offset, but for the
+    vectors and pictures of rows that are kept: two findings can look the same. A link is not followed: what it leads to
+    is no file of the gallery.
 
     Args:
         folder: The gallery.
@@ -81,7 +84,7 @@ def prove_removed(folder: Path, manifest: Manifest, removed: Sequence[Removed]) 
                 raise GalleryError(folder / entry.file, f"still holds a text of {name} that is no row's", _REPORT)
         twins.note(segment.vectors)
     pictures = [picture for part in removed for picture in part.pictures]
-    everything = _Search([*(v.tobytes() for v in vectors), *(v.tobytes() for v in _half(vectors)), *pictures])
+    everything = _Search([*stored_forms(vectors), *pictures])
     in_caches = _Search([*twins.without_twin(), *pictures])
     # Whatever stands among the vectors or the pictures of a segment belongs to a row that is kept: the records say so.
     width = vectors.shape[1] * vectors.itemsize
@@ -98,9 +101,8 @@ def prove_removed(folder: Path, manifest: Manifest, removed: Sequence[Removed]) 
 
 
 def holds_vector(data: bytes, removed: Sequence[Removed]) -> bool:
-    """Return whether the bytes of a removed vector stand in some bytes, in float32 or float16."""
-    vectors = [vector for part in removed for vector in part.segment.vectors]
-    patterns = [pattern for v in vectors for pattern in (v.tobytes(), _half(v).tobytes())]
+    """Return whether the bytes of a removed vector stand in some bytes, in any precision of `stored_forms`."""
+    patterns = [form for part in removed for form in stored_forms(part.segment.vectors)]
     return _Search(patterns).finds(data, 0, len(data))
 
 
@@ -174,8 +176,17 @@ def _last_line(path: Path) -> dict[str, Any] | None:
     return line if fits else None
 
 
-def _half(vectors: Vectors) -> npt.NDArray[np.float16]:
-    return vectors.astype(np.float16)
+def stored_forms(vectors: Vectors) -> list[bytes]:
+    """Return the bytes of each vector, float32 (m, d), in float32, and in float16 and bfloat16.
+
+    FAISS rounds to the halves in its own way, which is not numpy's: the bytes are those that it would store.
+    """
+    vectors = np.ascontiguousarray(vectors)
+    halves = [
+        faiss.IndexScalarQuantizer(vectors.shape[1], kind).sa_encode(vectors)
+        for kind in (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
+    ]
+    return [row.tobytes() for form in (vectors, *halves) for row in form]
 
 
 class _Twins:
@@ -186,20 +197,24 @@ class _Twins:
     """
 
     def __init__(self, removed: Vectors) -> None:
-        self._precisions = [[v.tobytes() for v in removed], [v.tobytes() for v in _half(removed)]]
+        self._forms = stored_forms(removed)
         self._removed = removed
         self._kept: set[bytes] = set()
 
     def note(self, kept: Vectors) -> None:
         """Take note of some vectors that are kept."""
         # The first number tells most vectors apart, and it alone is read of them.
-        alike = np.flatnonzero(np.isin(_half(kept[:, :1]), _half(self._removed[:, :1])))
-        for vector in kept[alike]:
-            self._kept |= {vector.tobytes(), _half(vector).tobytes()}
+        # Vectors that are one in bfloat16, the coarsest form, are so near.
+        nearest = np.sort(self._removed[:, 0])
+        place = np.clip(np.searchsorted(nearest, kept[:, 0]), 1, len(nearest) - 1) if len(nearest) > 1 else 0
+        gap = np.minimum(np.abs(kept[:, 0] - nearest[place - 1]), np.abs(kept[:, 0] - nearest[place]))
+        alike = kept[gap <= np.abs(kept[:, 0]) * 2.0**-7 + 1e-37]
+        if len(alike):
+            self._kept |= set(stored_forms(alike))
 
     def without_twin(self) -> list[bytes]:
         """Return the bytes of the removed vectors, in every precision, that no kept one has."""
-        return [pattern for patterns in self._precisions for pattern in patterns if pattern not in self._kept]
+        return [form for form in self._forms if form not in self._kept]
 
 
 def _is_in_file(path: Path, search: "_Search", skipped: tuple[int, int] | None) -> bool:
