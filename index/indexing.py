@@ -10,6 +10,8 @@ from index.engines import EngineConfig
 from index.gallery import Gallery
 from index.manifest import Manifest
 from index.precedents import sample_precedents, stored_precedents
+from index.presets import choose
+from index.reading import read_file
 from index.writer import GalleryWriter
 
 TAIL_ROWS = 10_000
@@ -77,21 +79,16 @@ def refresh_index(
     if not manifest.rows:
         return
     wanted = wanted_engine(manifest, changes)
-    if manifest.index is None or wanted != _stored_engine(manifest):
-        writer.rebuild_index(wanted, device=device, progress=progress)
-    else:
-        gallery = Gallery.open(writer.folder, checked=False)
-        engine = gallery.index
-        tail = int((gallery.numbers >= manifest.index.until).sum())
-        indexed = len(gallery) - tail
-        # Where the index can't be used, all rows are searched exactly, and none of them by an index.
-        if not engine.until or len(gallery) > GROWTH * max(1, _rows_laid_out_for(manifest)):
+    if not _serves(writer.folder, manifest, wanted):
+        if manifest.index is None or wanted != _stored_engine(manifest) or _is_outgrown(manifest):
             writer.rebuild_index(wanted, device=device, progress=progress)
-        elif tail > max(TAIL_ROWS, TAIL_SHARE * indexed):
-            writer.store_index(engine.extended(), wanted)
         else:
-            refresh_precedents(writer, gallery)
-            return
+            engine = Gallery.open(writer.folder, checked=False).index
+            # Where the index can't be used, all rows are searched exactly, and none of them by an index.
+            if engine.until:
+                writer.store_index(engine.extended(), wanted)
+            else:
+                writer.rebuild_index(wanted, device=device, progress=progress)
     refresh_precedents(writer)
 
 
@@ -112,20 +109,42 @@ def _stored_engine(manifest: Manifest) -> EngineConfig:
         return EngineConfig()
 
 
-def refresh_precedents(writer: GalleryWriter, gallery: Gallery | None = None) -> None:
+def refresh_precedents(writer: GalleryWriter) -> None:
     """Keep how near the women of the gallery come to each other, where it is not kept or is out of date.
-
-    Args:
-        writer: The gallery's writer.
-        gallery: The same as it is now; opened where None, which reads its records.
 
     Raises:
         GalleryError: It can't be written.
     """
-    if gallery is None:
-        gallery = Gallery.open(writer.folder, checked=False)
-    if stored_precedents(gallery) is None and (sample := sample_precedents(gallery)) is not None:
+    if stored_precedents(writer.folder, writer.manifest) is not None:
+        return
+    sample = sample_precedents(Gallery.open(writer.folder, checked=False))
+    if sample is not None:
         writer.store_precedents(sample.to_bytes())
+
+
+def _serves(folder: Path, manifest: Manifest, wanted: EngineConfig) -> bool:
+    """Return whether the index is the wanted one and good, by the manifest and its file alone.
+
+    No record is read: to add some rows to a million must not cost what it takes to open them.
+    """
+    if wanted != _stored_engine(manifest):
+        return False
+    if manifest.index is None:
+        memory, dimension = wanted.memory_bytes, manifest.identity.dimension
+        return choose(wanted.engine, manifest.rows, dimension, wanted.target_recall, memory) is None
+    until = manifest.index.until
+    tail = sum(part.rows for part in manifest.segments if part.last >= until)  # at most
+    if tail > max(TAIL_ROWS, TAIL_SHARE * (manifest.rows - tail)) or _is_outgrown(manifest):
+        return False
+    try:
+        read_file(folder, manifest.index.cache)
+    except (FileNotFoundError, GalleryError):
+        return False
+    return True
+
+
+def _is_outgrown(manifest: Manifest) -> bool:
+    return manifest.index is not None and manifest.rows > GROWTH * max(1, _rows_laid_out_for(manifest))
 
 
 def _rows_laid_out_for(manifest: Manifest) -> int:

@@ -17,12 +17,14 @@ import json
 import math
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from index import GalleryError
 from index.gallery import Gallery
+from index.manifest import Manifest
 from index.reading import read_file
 
 MOST_WOMEN = 1_000
@@ -134,22 +136,27 @@ def precedents_of(gallery: Gallery) -> Precedents | None:
     A stored sample serves until the gallery has changed by a quarter of its rows.
     """
     if gallery not in _KNOWN:
-        stored = stored_precedents(gallery)
+        stored = stored_precedents(gallery.folder, gallery.manifest)
         _KNOWN[gallery] = sample_precedents(gallery) if stored is None and len(gallery) <= MOST_ROWS_AT_ONCE else stored
     return _KNOWN[gallery]
 
 
-def stored_precedents(gallery: Gallery) -> Precedents | None:
-    """Return the sample that a gallery keeps; None where it keeps none that still serves."""
-    entry = gallery.manifest.precedents
+def stored_precedents(folder: Path, manifest: Manifest) -> Precedents | None:
+    """Return the sample that a gallery keeps; None where it keeps none that still serves.
+
+    Args:
+        folder: The gallery.
+        manifest: What it consists of.
+    """
+    entry = manifest.precedents
     if entry is None or entry.bytes > _LARGEST_FILE:
         return None
     try:
-        found = parse_precedents(read_file(gallery.folder, entry))
+        found = parse_precedents(read_file(folder, entry))
     except (FileNotFoundError, GalleryError, ValueError):
         return None  # a cache: the answer says that it is not known, and `index rebuild` makes it again
-    same = found.model_digest == gallery.identity.model_digest
-    return found if same and 1 / _CHANGED <= len(gallery) / found.rows <= _CHANGED else None
+    same = found.model_digest == manifest.identity.model_digest
+    return found if same and 1 / _CHANGED <= manifest.rows / found.rows <= _CHANGED else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 from index.engines import EngineConfig
 from index.exact import ExactEngine
 from index.manifest import GalleryIdentity
+from index.presets import Plan
 from index.upkeep import build_gallery
 from index.vectors import Positions, StoredVectors
 
@@ -115,6 +116,7 @@ def index_engine(monkeypatch: pytest.MonkeyPatch) -> type[StubEngine]:
     """Every gallery of the test gets an engine that stores an index."""
     monkeypatch.setattr("index.writer.build_engine", build_stub)
     monkeypatch.setattr("index.gallery.open_engine", open_stub)
+    monkeypatch.setattr("index.indexing.choose", lambda *asked: Plan("stub", 0, 0))
     return StubEngine
 
 

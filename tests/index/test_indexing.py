@@ -62,6 +62,23 @@ def test_a_few_more_rows_lie_beside_it(folder: Path, built: list[str], make_find
     assert (gallery.index.description["rows"], len(gallery)) == (33, 38)
 
 
+def test_a_few_more_rows_cost_no_look_at_all_the_others(
+    gallery_folder: Path, index_engine: Any, make_findings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(gallery_folder, make_findings(60, first=100), engine="stub")  # women enough for a sample of precedents
+    assert read_manifest(gallery_folder).precedents is not None
+
+    def refuse(*asked: Any, **options: Any) -> None:
+        raise AssertionError("the gallery was opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing.Gallery, "open", refuse)
+        add(gallery_folder, make_findings(2, first=300))
+        with pytest.raises(AssertionError, match="was opened"):
+            add(gallery_folder, make_findings(60, first=400))  # by half as many more the sample is out of date
+    assert len(Gallery.open(gallery_folder)) == 33 + 60 + 2 + 60
+
+
 def test_many_are_taken_in(
     folder: Path, built: list[str], make_findings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
