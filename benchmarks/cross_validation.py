@@ -18,14 +18,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks.setting import find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line
 from classifiers.comparison import Comparison, compare_folds
 from classifiers.crossvalidation import CrossValidation, cross_validate
 from classifiers.scorecard import Scorecard
 from embedder.datasets import read_dataset
 from embedder.findings import GRANULARITIES
 from embedder.recipe import Recipe
-from errors import MammoseekError
 from index.metrics import Estimate
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,11 +32,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     """Run the benchmark and write its tables."""
-    arguments = _parse()
-    try:
-        run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
+    with errors_told():
+        run(_parse())
 
 
 def run(arguments: argparse.Namespace) -> None:

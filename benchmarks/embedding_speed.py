@@ -18,7 +18,6 @@ beside it.
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.setting import describe_machine, find_data
+from benchmarks.setting import describe_machine, errors_told, find_data
 from embedder.augmentation import AugmentationConfig
 from embedder.checkpoint import ModelCard
 from embedder.crops import crop_roi
@@ -46,7 +45,6 @@ from embedder.rois import load_crops, row_box
 from embedder.roles import label_classes
 from embedder.trainingplan import TrainingConfig, choose_metric_labels
 from embedder.trainingrun import TrainingRun
-from errors import MammoseekError
 
 BATCH = 32
 
@@ -80,11 +78,8 @@ class Speed:
 
 def main() -> None:
     """Run the benchmark, print its table and write it."""
-    arguments = _parse()
-    try:
-        run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
+    with errors_told():
+        run(_parse())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ in `benchmarks.peers --filters`.
 
 import argparse
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -22,10 +21,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.gallery_search import BATCHES, PLAIN, prepared_gallery, work_folder
-from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, write_table
+from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, recall_columns, write_table
 from benchmarks.peer_data import SHARES, VectorSet, load_vectors, nearest, plain_search, recalls
 from benchmarks.peer_mammoseek import positions_of
-from errors import MammoseekError
+from benchmarks.setting import errors_told
 from index.answers import Question
 from index.filters import parse_filter
 from index.gallery import Gallery
@@ -49,10 +48,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long a way is asked in one turn (2)")
     parser.add_argument("--queries", type=int, default=2000, help="queries for recall (2000)")
     arguments = parser.parse_args()
-    try:
+    with errors_told():
         run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -139,9 +136,7 @@ def filter_rows(
             {
                 "allowed": len(allowed),
                 "batch": batch,
-                "recall": round(scored.value, 4),
-                "recall_low": round(scored.low, 4),
-                "recall_high": round(scored.high, 4),
+                **recall_columns(scored),
                 "filled": round(float((found >= 0).all(axis=1).mean()), 4),
                 "per_second": float(f"{own.per_second:.4g}"),
                 "to_unfiltered": round(1 / timed["unfiltered"].ratio, 3),

@@ -19,7 +19,6 @@ queries a call; ratios are to the yardstick beside it in the same turn, above 1 
 import argparse
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,11 +30,11 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, write_table
+from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, recall_columns, write_table
 from benchmarks.peer_data import Floats, VectorSet, load_vectors, plain_search, recalls
 from benchmarks.peer_engines import Source
 from benchmarks.peer_mammoseek import make_gallery, positions_of, women_asked
-from errors import MammoseekError
+from benchmarks.setting import errors_told
 from index.answers import Question
 from index.engines import exact_engine
 from index.filters import parse_filter
@@ -61,10 +60,8 @@ def main() -> None:
         "--parts", nargs="+", choices=("exact", "auto"), default=["exact", "auto"], help="what to measure (both)"
     )
     arguments = parser.parse_args()
-    try:
+    with errors_told():
         run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -152,8 +149,7 @@ def auto_rows(auto: Gallery, exact: Gallery, vectors: VectorSet, repeats: int, s
     described = auto.index.description
     for row in rows:
         if row["way"] == "ask_many, auto":
-            row |= {"recall": round(scored.value, 4)}
-            row |= {"recall_low": round(scored.low, 4), "recall_high": round(scored.high, 4)}
+            row |= recall_columns(scored)
             row["engine"] = ", ".join(f"{name} {value}" for name, value in described.items())
     return rows
 

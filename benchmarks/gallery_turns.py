@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.peer_data import Floats
 from benchmarks.setting import describe_machine
+from index.metrics import Estimate
 
 Way = Callable[[Floats, slice], object]
 """Takes queries, float32 (b, d), and which of all queries they are."""
@@ -81,6 +82,12 @@ def in_turn(
 def calls_for(seconds: float, allowance: float) -> int:
     """Return how many calls of so many seconds fit in a turn; one at least."""
     return max(1, min(200, round(allowance / max(seconds, 1e-6))))
+
+
+def recall_columns(recall: Estimate) -> dict[str, float]:
+    """Return a mean recall and its interval, rounded for a table."""
+    found = {"recall": recall.value, "recall_low": recall.low, "recall_high": recall.high}
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def machine_columns(threads: int) -> dict[str, object]:

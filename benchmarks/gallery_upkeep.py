@@ -58,12 +58,11 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(sys.argv[2]))))
         return
     from benchmarks.gallery_turns import gallery_parser
+    from benchmarks.setting import errors_told
 
     arguments = gallery_parser(str(__doc__)).parse_args()
-    try:
+    with errors_told():
         run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
 
 
 def run(arguments: argparse.Namespace) -> None:

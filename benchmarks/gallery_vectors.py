@@ -41,7 +41,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.peer_data import NEIGHBOURS, Floats, Numbers, nearest, recall
-from benchmarks.setting import find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line
 from embedder.datasets import read_dataset
 from embedder.mammogram import read_mammogram
 from embedder.network import EmbedderNetwork, NetworkConfig
@@ -88,11 +88,8 @@ class Film:
 
 def main() -> None:
     """Make the vectors and write them."""
-    arguments = _parse()
-    try:
-        run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
+    with errors_told():
+        run(_parse())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ knowledge of the lesion.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import find_data
+from benchmarks.setting import errors_told, find_data
 from classifiers.evaluation import compare_retrieval, score_retrieval
 from classifiers.predictions import read_json
 from embedder.datasets import read_dataset
@@ -57,10 +56,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the folds, see benchmarks.cross_validation")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "mini-mias-opposite-breast.csv")
     arguments = parser.parse_args()
-    try:
+    with errors_told():
         run(find_data(arguments.data), arguments.work, arguments.output)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
 
 
 def run(data: Path, work: Path, output: Path) -> None:

@@ -82,8 +82,8 @@ def plain_search(index: Any) -> Callable[..., tuple[Floats, Numbers]]:
 def make_records(women: npt.NDArray[np.int32], rows_of_a_woman: int | None = None, seed: int = 0) -> pd.DataFrame:
     """Make up a record for every row, in the shape of a screening archive's.
 
-    Density and age go with the real woman, and so with where in the space her vectors lie: a filter on
-    them is not independent of the query. The column `share` is: each value holds a known share of all rows.
+    Density and age go with the real woman, and so with where in the space her vectors lie: a filter on them is not
+    independent of the query. The column `share` is: each value holds a known share of all rows.
 
     Args:
         women: int32 (n,), the real woman of each row.

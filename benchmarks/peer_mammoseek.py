@@ -78,7 +78,7 @@ class MammoseekPeer(Peer):
 
 
 class MammoseekGraphPeer(MammoseekPeer):
-    """The same with a graph over 8-bit vectors."""
+    """The same with a graph over bfloat16 vectors."""
 
     name = "mammoseek hnsw"
     engine = "hnsw"

@@ -35,7 +35,7 @@ import pandas as pd
 from benchmarks.peer_data import SHARES, VectorSet, load_vectors, make_shares, nearest
 from benchmarks.peer_databases import MilvusPeer, QdrantPeer
 from benchmarks.peer_process import PEERS, Job, peer_class
-from benchmarks.setting import describe_machine
+from benchmarks.setting import describe_machine, errors_told
 from errors import MammoseekError
 
 MODULES = {
@@ -59,11 +59,8 @@ THREAD_VARIABLES = (
 
 def main() -> None:
     """Measure, print and write."""
-    arguments = _parse()
-    try:
-        run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
+    with errors_told():
+        run(_parse())
 
 
 def run(arguments: argparse.Namespace) -> None:

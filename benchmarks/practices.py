@@ -21,14 +21,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks.setting import describe_machine, find_data
+from benchmarks.setting import describe_machine, errors_told, find_data
 from classifiers.comparison import compare_folds
 from classifiers.crossvalidation import CrossValidation, cross_validate
 from embedder.datasets import read_dataset
 from embedder.findings import GRANULARITIES
 from embedder.preparation import DESCRIPTOR_GROUPS
 from embedder.recipe import Recipe
-from errors import MammoseekError
 
 SCORES = {
     "retrieval": ("precision@10", "map@r"),
@@ -94,11 +93,8 @@ PRACTICES: dict[str, dict[str, tuple[str, ...]]] = {
 
 def main() -> None:
     """Run the benchmark and write its table."""
-    arguments = _parse()
-    try:
-        run(arguments)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
+    with errors_told():
+        run(_parse())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -19,14 +19,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks.setting import describe_machine, find_data
+from benchmarks.setting import describe_machine, errors_told, find_data
 from classifiers.filling import new_gallery
 from embedder.cluster import connected
 from embedder.datasets import read_dataset
 from embedder.embedding import pretrained_model
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
-from errors import MammoseekError
 
 CLOCK = ("created", "updated", "checksum")
 """What of a gallery's manifest depends on the time of day."""
@@ -119,7 +118,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="galleries each way (3)")
     parser.add_argument("-o", "--output", type=Path, help="CSV file to write")
     arguments = parser.parse_args()
-    try:
+    with errors_told():
         frame = read_dataset("mini-mias", find_data(arguments.data)).frame
         frame = frame[frame["granularity"] == "finding"].reset_index(drop=True)
         with tempfile.TemporaryDirectory(prefix="mammoseek-bench-") as name:
@@ -127,8 +126,6 @@ def main() -> None:
             pretrained_model(folder / "model", NetworkConfig("tf_efficientnet_lite0", "none"), PreparationConfig())
             films = films_of_their_own(frame, arguments.rows, folder)
             table = measure(films, folder / "model", arguments.repeats, folder)
-    except MammoseekError as error:
-        sys.exit(f"Error: {error}")
     machine: dict[str, Any] = describe_machine(torch.device("cpu"))
     table = table.assign(**machine)
     print(table.to_string(index=False))

@@ -1,7 +1,10 @@
-"""What every benchmark needs: where the data lie, and what the figures were measured on."""
+"""What every benchmark needs: where the data lie, what the figures were measured on, and one line for an error."""
 
 import os
 import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,3 +51,12 @@ def machine_line() -> str:
         f"{found['processor']}, {found['cores']} cores, {found['threads']} threads, {found['device']},"
         f" Python {found['python']}, torch {found['torch']}"
     )
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End the program with one line where mammoseek refuses something within."""
+    try:
+        yield
+    except MammoseekError as error:
+        sys.exit(f"Error: {error}")

@@ -170,26 +170,19 @@ def cross_validate(
         digests: list[str] = []
         for number, fold in enumerate(splits):
             label = f"Fold {number + 1}/{folds}"
+            found: tuple[FoldPredictions, str] | None
             if fused is not None:
-                # Descriptors are standardised on each fold's own training women.
                 place = folder / f"pretrained-{number + 1}-of-{folds}"
-                known = fused.take(frame.iloc[fold.train])
-                digests.append(pretrained_model(place, recipe.network, recipe.preparation, known))
-                embedder = Embedder.load(place, device=device)
-                check_unseen(embedder.card, keys[fold.test], place)
-                fold_vectors = embedder.embed_store(fused)
-                predictions.append(_predict(fold_vectors, frame, fold, chosen, seed))
-                continue
-            if crops is None:
-                predictions.append(_predict(vectors, frame, fold, chosen, seed))
-                digests.append(model_digest)
-                continue
-            plan = _fold_plan(frame, recipe, fold, chosen, seed)
-            place = folder / f"fold-{number + 1}-of-{folds}"
-            found = _finished_fold(place, plan)
-            if found is None:
-                found = _run_fold(frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress)
-                _keep_fold(place, plan, *found)
+                found = _run_fused_fold(fused, recipe, fold, chosen, seed, place, device)
+            elif crops is None:
+                found = _predict(vectors, frame, fold, chosen, seed), model_digest
+            else:
+                plan = _fold_plan(frame, recipe, fold, chosen, seed)
+                place = folder / f"fold-{number + 1}-of-{folds}"
+                found = _finished_fold(place, plan)
+                if found is None:
+                    found = _run_fold(frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress)
+                    _keep_fold(place, plan, *found)
             predictions.append(found[0])
             digests.append(found[1])
     protocol = f"{folds} folds by woman, seed {seed}; " + (
@@ -320,6 +313,17 @@ def _run_fold(
     if failures or not embedded["row_id"].equals(frame["row_id"]):
         raise ClassificationError(place, f"{len(failures)} images could be read before the training and not after it")
     return _predict(vectors, frame, fold, targets, seed), result.digest
+
+
+def _run_fused_fold(
+    crops: CropStore, recipe: Recipe, fold: Fold, targets: tuple[str, ...], seed: int, place: Path, device: str
+) -> tuple[FoldPredictions, str]:
+    """Predict with the pretrained backbone and descriptors that the fold's own training women standardise."""
+    known = crops.take(crops.frame.iloc[fold.train])
+    digest = pretrained_model(place, recipe.network, recipe.preparation, known)
+    embedder = Embedder.load(place, device=device)
+    check_unseen(embedder.card, patient_key(crops.frame.iloc[fold.test]), place)
+    return _predict(embedder.embed_store(crops), crops.frame, fold, targets, seed), digest
 
 
 def _fold_plan(frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], seed: int) -> dict[str, Any]:

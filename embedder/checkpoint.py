@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from embedder.handcrafted import feature_names
+from embedder.handcrafted import feature_count
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
 from errors import MammoseekError
@@ -291,7 +291,7 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
         )
     try:
         state = load(weights)
-        described = len(feature_names(card.preparation.granularity, card.preparation.descriptors))
+        described = feature_count(card.preparation)
         network = EmbedderNetwork(card.network, card.heads, pretrained=False, descriptors=described)
         network.load_state_dict(state)
     except (MammoseekError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:

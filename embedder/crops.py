@@ -71,7 +71,8 @@ def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, 
     Raises:
         PreparationError: A finding without a box, a breast with one, or a box that lies outside the image.
     """
-    marked = _marked_place(prepared, box, config)
+    known = checked_box(prepared, box, config.granularity)
+    marked = None if known is None else prepared.place(known)
     view = _breast_window(prepared, config) if marked is None else _finding_window(prepared, marked, config)
     scale = config.height / view.height
     height, width = crop_shape(config, margin)
@@ -90,9 +91,13 @@ def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, 
     return RoiCrop(pixels, view.height * spacing if spacing else None, spacing / scale if spacing else None, place)
 
 
-def _marked_place(prepared: Prepared, box: Box | None, config: PreparationConfig) -> Box | None:
-    """Return the marked place in the prepared image, after checking it."""
-    if config.granularity == "breast":
+def checked_box(prepared: Prepared, box: Box | None, granularity: str) -> Box | None:
+    """Return a finding's box, or None for a whole breast, after checking that it is what the granularity needs.
+
+    Raises:
+        PreparationError: A finding without a box, a breast with one, or a box that lies outside the image.
+    """
+    if granularity == "breast":
         if box is not None:
             raise PreparationError("crop", f"the box {box} is given for a whole breast", "leave it out")
         return None
@@ -105,7 +110,7 @@ def _marked_place(prepared: Prepared, box: Box | None, config: PreparationConfig
             f"the box {box} does not lie inside the image of {columns} × {rows} pixels",
             "give it as x0,y0,x1,y1 in pixels of the stored image",
         )
-    return prepared.place(box)
+    return box
 
 
 def _finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> _Window:

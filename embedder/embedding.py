@@ -19,7 +19,7 @@ from embedder.checkpoint import ModelCard, ModelError, code_version, load_model,
 from embedder.crops import RoiCrop
 from embedder.devices import choose_device
 from embedder.findings import Box, patient_key
-from embedder.handcrafted import feature_names
+from embedder.handcrafted import feature_count
 from embedder.header import Header
 from embedder.network import EmbedderNetwork, NetworkConfig, symmetric_views
 from embedder.preparation import PreparationConfig
@@ -225,8 +225,7 @@ class Embedder:
 
     def embed_store(self, crops: CropStore) -> Vectors:
         """Embed crops that were read before without a margin; float32 (rows, dimension), unit length."""
-        described = None if self.network.beside is None else crops.descriptors
-        return embed_pixels(self.network, crops.pixels, crops.extent_mm, self.device, _CPU_PASS, described)
+        return embed_pixels(self.network, crops.pixels, crops.extent_mm, self.device, _CPU_PASS, crops.descriptors)
 
     def embed(
         self,
@@ -379,9 +378,7 @@ def pretrained_model(
         ModelError: Descriptors can't be standardised, the folder holds another model, or can't be written.
     """
     network = replace(network, embedding_dimension=None)
-    built = EmbedderNetwork(
-        network, {}, descriptors=len(feature_names(preparation.granularity, preparation.descriptors))
-    )
+    built = EmbedderNetwork(network, {}, descriptors=feature_count(preparation))
     built.check_input(preparation.height, preparation.width)
     women: dict[str, tuple[str, ...]] = {}
     if built.beside is not None:

@@ -29,7 +29,7 @@ class Recipe:
         preparation: What its input looks like; its granularity says whether findings or breasts are learned.
         training: How it is trained.
         labels: Label columns to make heads for; None for all that can be learned.
-        metric_labels: Label columns on which triplets are formed; None chooses, see `embedder.training.train`.
+        metric_labels: Label columns on which the metric loss is formed; None chooses, see `embedder.training.train`.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)

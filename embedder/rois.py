@@ -14,7 +14,7 @@ import pandas as pd
 
 from embedder.crops import RoiCrop, crop_roi, crop_shape
 from embedder.findings import Box
-from embedder.handcrafted import describe, feature_names
+from embedder.handcrafted import describe, feature_count
 from embedder.mammogram import Header, Mammogram, read_mammogram
 from embedder.preparation import PreparationConfig, PreparationError, prepare
 from errors import MammoseekError
@@ -105,16 +105,14 @@ def _crops_of_image(
             "make the manifest anew from these images, or give the images that it was made from",
         )
     header = Header(**{field.name: getattr(mammogram, field.name) for field in fields(Header)})
-    prepared = prepare(
-        mammogram.pixels, config, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
-    )
+    spacing_mm, view = spacing_mm or mammogram.spacing_mm, view or mammogram.view
+    prepared = prepare(mammogram.pixels, config, spacing_mm=spacing_mm, view=view)
     plain = prepared
     if config.descriptors:
         # Descriptors measure what the film shows, before its contrast is worked on.
         untouched = replace(config, normalise=False, median=0, clahe=0.0, unsharp=0.0)
-        plain = prepare(
-            mammogram.pixels, untouched, spacing_mm=spacing_mm or mammogram.spacing_mm, view=view or mammogram.view
-        )
+        if untouched != config:
+            plain = prepare(mammogram.pixels, untouched, spacing_mm=spacing_mm, view=view)
     crops: list[RoiCrop | MammoseekError] = []
     for box in boxes:
         try:
@@ -313,7 +311,7 @@ def load_crops(
     mapped = 2 * int(np.prod(shape)) > memory_limit
     pixels = _map_file(shape) if mapped else np.empty(shape, np.float16)
     extent = np.full(len(frame), np.nan, np.float32)
-    described = np.zeros((len(frame), len(feature_names(config.granularity, config.descriptors))), np.float32)
+    described = np.zeros((len(frame), feature_count(config)), np.float32)
     readable = np.zeros(len(frame), np.bool_)
     failures: list[tuple[str, str]] = []
     for done, read in enumerate(read_rois(frame, config, margin=margin, workers=workers), start=1):

@@ -20,7 +20,7 @@ from embedder.checkpoint import (
 )
 from embedder.devices import choose_device
 from embedder.findings import patient_key
-from embedder.handcrafted import feature_names
+from embedder.handcrafted import feature_count
 from embedder.manifest import manifest_digest
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
@@ -112,7 +112,7 @@ def train(
         preparation: What its input looks like.
         training: How it is trained.
         labels: Label columns to make heads for; None for all that can be learned.
-        metric_labels: Label columns on which triplets are formed, the first of which also fills the batches;
+        metric_labels: Label columns on which the metric loss is formed, the first of which also fills the batches;
             None chooses, see `choose_metric_labels`.
         device: Where to compute, see `choose_device`.
         workers: Threads that read images.
@@ -148,7 +148,7 @@ def train(
     state = load_state(folder, plan)
     claim_folder(folder)
     # What can't be had or can't work is told before the images are read, which may take long.
-    described = len(feature_names(preparation.granularity, preparation.descriptors))
+    described = feature_count(preparation)
     fresh = TrainingRun.new_network(network, heads, training.seed, described)
     fresh.check_input(preparation.height, preparation.width)
     if crops is None:

@@ -115,7 +115,7 @@ def choose_augmentation(training: TrainingConfig, preparation: PreparationConfig
 def choose_metric_labels(
     heads: Mapping[str, tuple[str, ...]], asked: tuple[str, ...] | None, granularity: str, datasets: int
 ) -> tuple[str, ...]:
-    """Return the columns on which triplets are formed, the leading one first.
+    """Return the columns on which the metric loss is formed, the leading one first.
 
     Args:
         heads: The label columns that can be learned, with their classes.

@@ -40,7 +40,7 @@ class TrainingRun:
     Args:
         network: The network to train, see `new_network`.
         crops: The rows' crops, enlarged by the augmentation's margin; the frame has a column `role`.
-        metric_labels: Columns on which triplets are formed; the first fills the batches.
+        metric_labels: Columns on which the metric loss is formed; the first fills the batches.
         preparation: What the network's input looks like.
         training: How it is trained.
         augmentation: How crops are varied.
@@ -177,9 +177,7 @@ class TrainingRun:
         """Train on one batch and return its losses."""
         images = torch.from_numpy(self.crops.pixels[rows]).to(self.device).float().unsqueeze(1)
         extent = torch.from_numpy(self.crops.extent_mm[rows]).to(self.device)
-        beside = None
-        if self.network.beside is not None:
-            beside = torch.from_numpy(self.crops.descriptors[rows]).to(self.device)
+        beside = torch.from_numpy(self.crops.descriptors[rows]).to(self.device)
         with torch.no_grad():
             images, extent = augment(images, extent, self.size, self.augmentation, generator)
             mixed = None
@@ -251,7 +249,7 @@ class TrainingRun:
                 self.crops.pixels[part, top : top + height, left : left + width],
                 self.crops.extent_mm[part],
                 self.device,
-                descriptors=None if self.network.beside is None else self.crops.descriptors[part],
+                descriptors=self.crops.descriptors[part],
             )
             for part in np.array_split(rows, -(-len(rows) // _EMBED_ROWS))
         ]

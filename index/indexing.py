@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from index import GalleryError
 from index.engines import EngineConfig
@@ -79,16 +79,15 @@ def refresh_index(
     if not manifest.rows:
         return
     wanted = wanted_engine(manifest, changes)
-    if not _serves(writer.folder, manifest, wanted):
-        if manifest.index is None or wanted != _stored_engine(manifest) or _is_outgrown(manifest):
-            writer.rebuild_index(wanted, device=device, progress=progress)
-        else:
-            engine = Gallery.open(writer.folder, checked=False).index
-            # Where the index can't be used, all rows are searched exactly, and none of them by an index.
-            if engine.until:
-                writer.store_index(engine.extended(), wanted)
-            else:
-                writer.rebuild_index(wanted, device=device, progress=progress)
+    due = _due(writer.folder, manifest, wanted)
+    if due == "extension":
+        engine = Gallery.open(writer.folder, checked=False).index
+        if engine.until:
+            writer.store_index(engine.extended(), wanted)
+        else:  # it can't be used: all rows are searched exactly, and none of them by an index
+            due = "rebuilding"
+    if due == "rebuilding":
+        writer.rebuild_index(wanted, device=device, progress=progress)
     refresh_precedents(writer)
 
 
@@ -122,33 +121,26 @@ def refresh_precedents(writer: GalleryWriter) -> None:
         writer.store_precedents(sample.to_bytes())
 
 
-def _serves(folder: Path, manifest: Manifest, wanted: EngineConfig) -> bool:
-    """Return whether the index is the wanted one and good, by the manifest and its file alone.
+def _due(folder: Path, manifest: Manifest, wanted: EngineConfig) -> Literal["nothing", "extension", "rebuilding"]:
+    """Return what the index needs, by the manifest and the index's file alone.
 
     No record is read: to add some rows to a million must not cost what it takes to open them.
     """
     if wanted != _stored_engine(manifest):
-        return False
+        return "rebuilding"
     if manifest.index is None:
         memory, dimension = wanted.memory_bytes, manifest.identity.dimension
-        return choose(wanted.engine, manifest.rows, dimension, wanted.target_recall, memory) is None
-    until = manifest.index.until
-    tail = sum(part.rows for part in manifest.segments if part.last >= until)  # at most
-    if tail > max(TAIL_ROWS, TAIL_SHARE * (manifest.rows - tail)) or _is_outgrown(manifest):
-        return False
+        plan = choose(wanted.engine, manifest.rows, dimension, wanted.target_recall, memory)
+        return "nothing" if plan is None else "rebuilding"
+    # Its rows grow with every extension; its cells do not.
+    laid_out_for = manifest.index.description.get("trained_for", manifest.rows)
+    if isinstance(laid_out_for, int) and manifest.rows > GROWTH * max(1, laid_out_for):
+        return "rebuilding"
+    tail = sum(part.rows for part in manifest.segments if part.last >= manifest.index.until)  # at most
+    if tail > max(TAIL_ROWS, TAIL_SHARE * (manifest.rows - tail)):
+        return "extension"
     try:
         read_file(folder, manifest.index.cache)
     except (FileNotFoundError, GalleryError):
-        return False
-    return True
-
-
-def _is_outgrown(manifest: Manifest) -> bool:
-    return manifest.index is not None and manifest.rows > GROWTH * max(1, _rows_laid_out_for(manifest))
-
-
-def _rows_laid_out_for(manifest: Manifest) -> int:
-    assert manifest.index is not None, "asked of an index that is there"
-    # Its rows grow with every extension; its cells do not.
-    rows = manifest.index.description.get("trained_for", manifest.rows)
-    return rows if isinstance(rows, int) else manifest.rows
+        return "rebuilding"
+    return "nothing"

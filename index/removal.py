@@ -84,7 +84,7 @@ def prove_removed(folder: Path, manifest: Manifest, removed: Sequence[Removed]) 
                 raise GalleryError(folder / entry.file, f"still holds a text of {name} that is no row's", _REPORT)
         twins.note(segment.vectors)
     pictures = [picture for part in removed for picture in part.pictures]
-    everything = _Search([*stored_forms(vectors), *pictures])
+    everything = _Search([*twins.forms, *pictures])
     in_caches = _Search([*twins.without_twin(), *pictures])
     # Whatever stands among the vectors or the pictures of a segment belongs to a row that is kept: the records say so.
     width = vectors.shape[1] * vectors.itemsize
@@ -197,24 +197,25 @@ class _Twins:
     """
 
     def __init__(self, removed: Vectors) -> None:
-        self._forms = stored_forms(removed)
-        self._removed = removed
+        self.forms = stored_forms(removed)
+        # A number on either side of all: each kept one then has two neighbours.
+        self._firsts = np.concatenate([[-np.inf], np.sort(removed[:, 0]), [np.inf]])
         self._kept: set[bytes] = set()
 
     def note(self, kept: Vectors) -> None:
         """Take note of some vectors that are kept."""
         # The first number tells most vectors apart, and it alone is read of them.
         # Vectors that are one in bfloat16, the coarsest form, are so near.
-        nearest = np.sort(self._removed[:, 0])
-        place = np.clip(np.searchsorted(nearest, kept[:, 0]), 1, len(nearest) - 1) if len(nearest) > 1 else 0
-        gap = np.minimum(np.abs(kept[:, 0] - nearest[place - 1]), np.abs(kept[:, 0] - nearest[place]))
-        alike = kept[gap <= np.abs(kept[:, 0]) * 2.0**-7 + 1e-37]
+        first = kept[:, 0].astype(np.float64)
+        place = np.searchsorted(self._firsts[1:-1], first) + 1
+        gap = np.minimum(first - self._firsts[place - 1], self._firsts[place] - first)
+        alike = kept[gap <= np.abs(first) * 2.0**-7 + 1e-37]
         if len(alike):
             self._kept |= set(stored_forms(alike))
 
     def without_twin(self) -> list[bytes]:
         """Return the bytes of the removed vectors, in every precision, that no kept one has."""
-        return [form for form in self._forms if form not in self._kept]
+        return [form for form in self.forms if form not in self._kept]
 
 
 def _is_in_file(path: Path, search: "_Search", skipped: tuple[int, int] | None) -> bool:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from index.approximate import MEASURED_AT, ApproximateEngine
 from index.exact import ExactEngine
+from index.metrics import bootstrap_interval
 from index.nearest import Hits, Names
 from index.vectors import StoredVectors, Vectors
 
@@ -58,9 +59,9 @@ class Sample:
         asking = np.flatnonzero(self.held_out)
         asking = np.sort(rng.choice(asking, min(_QUERIES, len(asking)), replace=False))
         self.queries: Vectors = vectors.take(asking)
-        self.units = np.arange(len(asking))
+        self.units: npt.NDArray[np.integer] = np.arange(len(asking))
         if groups is not None and len(np.unique(groups[asking])) >= _FEW_WOMEN:
-            self.units = np.unique(groups[asking], return_inverse=True)[1]
+            self.units = groups[asking]
         self._truth = ExactEngine(vectors, names).search(self.queries, MEASURED_AT, allowed=~self.held_out)
 
     def recalls(self, hits: Hits) -> npt.NDArray[np.float64]:
@@ -95,11 +96,9 @@ class Choice:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean, by drawing the units again (percentiles of the bootstrap)."""
-        totals, sizes = np.bincount(self.units, self.recalls), np.bincount(self.units)
-        drawn = np.random.default_rng(_SEED).integers(0, len(sizes), (_DRAWS, len(sizes)))
-        low, high = np.percentile(totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
-        return float(low), float(high)
+        """The 95 % interval of the mean, by drawing the units again."""
+        found = bootstrap_interval(self.recalls, self.units, resamples=_DRAWS, seed=_SEED)
+        return found.low, found.high
 
 
 def tune(engine: ApproximateEngine, sample: Sample, target: float, given: Mapping[str, float]) -> Choice:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from embedder.crops import checked_box
 from embedder.findings import Box
 from embedder.handcrafted.breastmeasures import (
     DENSITY_NAMES,
@@ -28,7 +29,7 @@ from embedder.handcrafted.orientation import HGD_NAMES, describe_divergence
 from embedder.handcrafted.patches import Patch, cut_patch, nominal_spacing
 from embedder.handcrafted.segmentation import Lesion, segment_lesion
 from embedder.handcrafted.texture import HOG_NAMES, TEXTURE_NAMES, describe_hog, describe_texture
-from embedder.preparation import Prepared
+from embedder.preparation import PreparationConfig, PreparationError, Prepared
 from errors import MammoseekError
 
 _FINDING_NAMES = {
@@ -78,6 +79,11 @@ def feature_names(granularity: str, groups: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for group in groups for name in _NAMES[granularity][group])
 
 
+def feature_count(preparation: PreparationConfig) -> int:
+    """Return how many descriptors a preparation asks for."""
+    return len(feature_names(preparation.granularity, preparation.descriptors))
+
+
 def describe(prepared: Prepared, box: Box | None, granularity: str, groups: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """Describe a finding or a breast.
 
@@ -99,12 +105,14 @@ def describe(prepared: Prepared, box: Box | None, granularity: str, groups: tupl
             lies outside the image.
     """
     _check_groups(granularity, groups)
-    if granularity == "breast":
-        if box is not None:
-            raise HandcraftedError("descriptors", f"the box {box} is given for a whole breast", "leave it out")
+    try:
+        place = checked_box(prepared, box, granularity)
+    except PreparationError as error:
+        raise HandcraftedError("descriptors", error.cause, error.remedy) from error
+    if place is None:
         computed = _describe_breast(breast_plane(prepared), groups)
     else:
-        computed = _describe_finding(prepared, _checked_box(prepared, box), groups)
+        computed = _describe_finding(prepared, place, groups)
     names = _NAMES[granularity]
     return np.array([computed[group][name] for group in groups for name in names[group]], np.float32)
 
@@ -169,17 +177,3 @@ def _check_groups(granularity: str, groups: tuple[str, ...]) -> None:
             )
     if len(set(groups)) < len(groups):
         raise HandcraftedError("descriptors", f"a group is named twice: {', '.join(groups)}", "name each once")
-
-
-def _checked_box(prepared: Prepared, box: Box | None) -> Box:
-    """Return the box of a finding, after checking it."""
-    if box is None:
-        raise HandcraftedError("descriptors", "a finding needs a box", "name it as x0,y0,x1,y1")
-    rows, columns = prepared.pixels.shape
-    if box.x0 < 0 or box.y0 < 0 or box.x1 > columns or box.y1 > rows:
-        raise HandcraftedError(
-            "descriptors",
-            f"the box {box} does not lie inside the image of {columns} × {rows} pixels",
-            "give it as x0,y0,x1,y1 in pixels of the stored image",
-        )
-    return box
