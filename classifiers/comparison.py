@@ -9,7 +9,7 @@ import numpy as np
 
 from classifiers import ClassificationError
 from classifiers.evaluation import compare_retrieval, compare_runs
-from classifiers.pooling import pool_queries, pool_target
+from classifiers.pooling import mean_over_seeds, pool_queries, pool_target
 from classifiers.predictions import METHODS, FoldPredictions, write_json
 from classifiers.scorecard import complete_context
 from classifiers.tables import comparison_text, context_lines
@@ -87,7 +87,8 @@ def compare_folds(
     pool_queries(folds_b)
     _check_same_folds(folds_a, folds_b)
     full = complete_context(context, folds_a, queries, resamples, seed)
-    women = queries["woman"].to_numpy(dtype=object)
+    women, seeds = queries["woman"].to_numpy(dtype=object), queries["seed"].to_numpy()
+    asked = queries.drop_duplicates("row_id")["woman"].to_numpy(dtype=object)
     differences: dict[str, dict[str, dict[str, Estimate]]] = {}
     for name in folds_a[0].targets:
         if name not in folds_b[0].targets:
@@ -98,7 +99,13 @@ def compare_folds(
         if first.labels.tolist() != second.labels.tolist():
             raise ClassificationError("comparison", f"the runs know different {name} labels", "use one manifest")
         differences[name] = {
-            "retrieval": compare_retrieval(first.retrieval, second.retrieval, women, resamples=resamples, seed=seed)
+            "retrieval": compare_retrieval(
+                mean_over_seeds(first.retrieval, queries),
+                mean_over_seeds(second.retrieval, queries),
+                asked,
+                resamples=resamples,
+                seed=seed,
+            )
         }
         for method in METHODS:
             if method not in first.probabilities or method not in second.probabilities:
@@ -114,6 +121,7 @@ def compare_folds(
                     women[both],
                     ordered=first.ordered,
                     positive=first.positive,
+                    repeats=seeds[both],
                     resamples=resamples,
                     seed=seed,
                 )

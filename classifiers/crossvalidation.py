@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
-from classifiers.folds import Fold, check_no_leak, patient_folds
-from classifiers.leaks import check_unseen
+from classifiers.folds import Fold, check_no_leak, declared_folds, patient_folds
+from classifiers.leaks import check_images, check_unseen, check_women
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
 from classifiers.targets import choose_targets
 from embedder.checkpoint import ModelCard, image_digests, woman_digest
+from embedder.duplicates import Duplicate
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import patient_key
 from embedder.manifest import manifest_digest
@@ -35,10 +37,17 @@ FOLDS_WITHOUT_TRAINING = 5
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """The outcome of a cross-validation: every fold's predictions, and their scorecard."""
+    """The outcome of a cross-validation.
+
+    Attributes:
+        folds: Every fold's predictions.
+        scorecard: Their scores.
+        seconds: What it took, with what earlier calls took for the folds that were found finished.
+    """
 
     folds: list[FoldPredictions]
     scorecard: Scorecard
+    seconds: float
 
 
 def evaluate_model(
@@ -109,9 +118,11 @@ def cross_validate(
     recipe: Recipe,
     *,
     folds: int = 5,
+    fold_column: str | None = None,
     frozen: bool = False,
     work: Path | None = None,
     targets: tuple[str, ...] | None = None,
+    duplicates: Sequence[Duplicate] = (),
     resamples: int = 2000,
     seed: int = 0,
     device: str = "auto",
@@ -128,10 +139,12 @@ def cross_validate(
         frame: A manifest with absolute paths; rows of the other granularity are left out.
         recipe: How each fold's model is made.
         folds: How many folds.
+        fold_column: Column that says in which fold a row is tested; None splits the women into `folds`.
         frozen: Use the pretrained backbone as it is instead of training.
         work: Folder where folds are kept; called again with the same arguments, finished folds are taken from there
             and a stopped one goes on. None keeps nothing.
         targets: Label columns to score; None for the usual ones, see `classifiers.targets`.
+        duplicates: Images that stand under two women's names, none of which may be on both sides of a fold.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
         device: Where to compute.
@@ -139,9 +152,11 @@ def cross_validate(
         progress: Called with items done, items in all and what is under way.
 
     Raises:
-        ClassificationError: Too few women for these folds, no label can be scored, or the seed is out of range.
+        ClassificationError: Too few women for these folds, no label can be scored, the seed is out of range, or a
+            woman or an image is on both sides of a fold.
         MammoseekError: Nothing can be learned, or the work folder holds another cross-validation.
     """
+    begun, spent = time.monotonic(), 0.0
     _check_seed(seed)
     if not frozen:
         _check_seed(recipe.training.seed + seed)
@@ -156,36 +171,44 @@ def cross_validate(
             fused = load_crops(frame, recipe.preparation, workers=workers, progress=progress)
             frame, failures = fused.frame, fused.failures
         elif frozen:
-            model_digest = pretrained_model(folder / "pretrained", recipe.network, recipe.preparation)
-            embedder = Embedder.load(folder / "pretrained", device=device)
+            place = fold_model(folder, recipe, 0, folds, frozen=True)
+            model_digest = pretrained_model(place, recipe.network, recipe.preparation)
+            embedder = Embedder.load(place, device=device)
             vectors, frame, failures = _embed(embedder, frame, workers, progress)
         else:
             margin = choose_augmentation(recipe.training, recipe.preparation).margin
             crops = load_crops(frame, recipe.preparation, margin=margin, workers=workers, progress=progress)
             frame, failures = crops.frame, crops.failures
         chosen = choose_targets(frame, targets, granularity)
-        keys = patient_key(frame).to_numpy(dtype=object)
-        splits = patient_folds(keys, _strata(frame, chosen), folds, seed)
+        splits = split_folds(frame, chosen, folds, seed, fold_column)
+        check_women(frame, splits)
+        check_images(frame, splits, duplicates)
+        folds = len(splits)
         predictions: list[FoldPredictions] = []
         digests: list[str] = []
         for number, fold in enumerate(splits):
             label = f"Fold {number + 1}/{folds}"
-            found: tuple[FoldPredictions, str] | None
+            place = fold_model(folder, recipe, number, folds, frozen=frozen)
             if fused is not None:
-                place = folder / f"pretrained-{number + 1}-of-{folds}"
-                found = _run_fused_fold(fused, recipe, fold, chosen, seed, place, device)
+                outcome, digest_of_model = _run_fused_fold(fused, recipe, fold, chosen, seed, place, device)
             elif crops is None:
-                found = _predict(vectors, frame, fold, chosen, seed), model_digest
+                outcome, digest_of_model = _predict(vectors, frame, fold, chosen, seed), model_digest
             else:
                 plan = _fold_plan(frame, recipe, fold, chosen, seed)
-                place = folder / f"fold-{number + 1}-of-{folds}"
                 found = _finished_fold(place, plan)
                 if found is None:
-                    found = _run_fold(frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress)
-                    _keep_fold(place, plan, *found)
-            predictions.append(found[0])
-            digests.append(found[1])
-    protocol = f"{folds} folds by woman, seed {seed}; " + (
+                    start = time.monotonic()
+                    outcome, digest_of_model = _run_fold(
+                        frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress
+                    )
+                    _keep_fold(place, plan, outcome, digest_of_model, time.monotonic() - start)
+                else:
+                    outcome, digest_of_model, seconds = found
+                    spent += seconds
+            predictions.append(outcome)
+            digests.append(digest_of_model)
+    declared = f" as the column {fold_column} declares" if fold_column is not None else ""
+    protocol = f"{folds} folds by woman{declared}, seed {seed}; " + (
         "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
     )
     context = {
@@ -194,7 +217,46 @@ def cross_validate(
         "preparation_digest": recipe.preparation.digest,
         "recipe": recipe.to_dict(),
     }
-    return CrossValidation(predictions, make_scorecard(predictions, context, resamples=resamples, seed=seed))
+    scorecard = make_scorecard(predictions, context, resamples=resamples, seed=seed)
+    return CrossValidation(predictions, scorecard, spent + time.monotonic() - begun)
+
+
+def split_folds(
+    frame: pd.DataFrame, targets: tuple[str, ...], folds: int, seed: int, fold_column: str | None = None
+) -> list[Fold]:
+    """Return the folds of women in which a manifest's rows are tested.
+
+    Args:
+        frame: The manifest's rows of one granularity.
+        targets: The label columns to score, by one of which folds are stratified.
+        folds: How many folds.
+        seed: Of the split.
+        fold_column: Column that says in which fold a row is tested; None splits by woman.
+
+    Raises:
+        ClassificationError: Too few women for these folds, there is no such column, or it puts a woman in two folds.
+    """
+    keys = patient_key(frame).to_numpy(dtype=object)
+    if fold_column is None:
+        return patient_folds(keys, _strata(frame, targets), folds, seed)
+    if fold_column not in frame.columns:
+        raise ClassificationError("folds", f"the manifest has no column {fold_column!r}", "name one that it has")
+    return declared_folds(keys, frame[fold_column])
+
+
+def fold_model(folder: Path, recipe: Recipe, number: int, folds: int, *, frozen: bool) -> Path:
+    """Return where a cross-validation keeps the model of a fold, in its work folder.
+
+    Args:
+        folder: The work folder.
+        recipe: How its models are made.
+        number: The fold, from 0.
+        folds: How many there are.
+        frozen: Whether the pretrained backbone is used as it is: without descriptors all folds have one model.
+    """
+    if frozen and not recipe.preparation.descriptors:
+        return folder / "pretrained"
+    return folder / f"{'pretrained' if frozen else 'fold'}-{number + 1}-of-{folds}"
 
 
 def _check_seed(seed: int) -> None:
@@ -338,7 +400,8 @@ def _fold_plan(frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[s
     return dict(json.loads(json.dumps(plan)))
 
 
-def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, str] | None:
+def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, str, float] | None:
+    """Return what a finished fold predicts, the digest of its model, and the seconds it took."""
     path = place / "predictions.json"
     if not path.is_file():
         return None
@@ -348,13 +411,14 @@ def _finished_fold(place: Path, plan: dict[str, Any]) -> tuple[FoldPredictions, 
             raise ClassificationError(
                 place, "holds a fold of another cross-validation", "choose another work folder, or delete this one"
             )
-        return FoldPredictions.from_dict(content["predictions"]), str(content["model_digest"])
+        predictions = FoldPredictions.from_dict(content["predictions"])
+        return predictions, str(content["model_digest"]), float(content["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ClassificationError(path, f"is damaged ({error})", "delete this file to repeat the fold") from error
 
 
-def _keep_fold(place: Path, plan: dict[str, Any], predictions: FoldPredictions, digest: str) -> None:
-    content = {"plan": plan, "model_digest": digest, "predictions": predictions.to_dict()}
+def _keep_fold(place: Path, plan: dict[str, Any], predictions: FoldPredictions, digest: str, seconds: float) -> None:
+    content = {"plan": plan, "model_digest": digest, "seconds": seconds, "predictions": predictions.to_dict()}
     write_json(place / "predictions.json", content)
 
 

@@ -31,6 +31,7 @@ class _Items:
         count: How many women.
         classes: The classes, those that only the labels have last.
         known: (all items,) which have a label.
+        repeats: For each repetition of the folds, the positions of its items among the labelled ones.
     """
 
     truth: Array
@@ -38,6 +39,7 @@ class _Items:
     count: int
     classes: tuple[str, ...]
     known: Array
+    repeats: tuple[Array, ...]
 
 
 def score_classification(
@@ -48,6 +50,7 @@ def score_classification(
     *,
     ordered: Sequence[str] | None = None,
     positive: str | None = None,
+    repeats: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -65,6 +68,8 @@ def score_classification(
         ordered: The classes in their order, where they have one: adds `kappa`.
         positive: The class to detect, such as "malignant": `auc` is then of it against the rest, and `f1` is
             added.
+        repeats: (n,) which repetition of the folds an item is of, where the same items were predicted several times:
+            each repetition is scored by itself, and the scores are averaged, in every resample of the same women.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
@@ -76,7 +81,7 @@ def score_classification(
     Raises:
         ClassificationError: No item has a label, or the arrays do not fit each other.
     """
-    items = _labelled_items(labels, classes, patients)
+    items = _labelled_items(labels, classes, patients, repeats)
     values = _probabilities(probabilities, items, classes)
     measure = _measure(items, values, ordered, positive)
     return _estimates(items, measure, resamples, seed)
@@ -116,6 +121,7 @@ def compare_runs(
     *,
     ordered: Sequence[str] | None = None,
     positive: str | None = None,
+    repeats: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -132,13 +138,14 @@ def compare_runs(
         patients: (n,) women's keys.
         ordered: The classes in their order, where they have one.
         positive: The class to detect.
+        repeats: As in `score_classification`.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
     Returns:
         One estimate of A - B a score, named as in `score_classification`.
     """
-    items = _labelled_items(labels, classes, patients)
+    items = _labelled_items(labels, classes, patients, repeats)
     first = _measure(items, _probabilities(probabilities_a, items, classes), ordered, positive)
     second = _measure(items, _probabilities(probabilities_b, items, classes), ordered, positive)
 
@@ -198,7 +205,9 @@ def _score_columns(per_query: pd.DataFrame) -> list[str]:
     return [str(name) for name in per_query.select_dtypes("number").columns if name != RELEVANT]
 
 
-def _labelled_items(labels: npt.ArrayLike, classes: Sequence[str], patients: npt.ArrayLike) -> _Items:
+def _labelled_items(
+    labels: npt.ArrayLike, classes: Sequence[str], patients: npt.ArrayLike, repeats: npt.ArrayLike | None
+) -> _Items:
     found, _ = encode_labels(labels)
     everything = (*[str(name) for name in classes], *[name for name in found if name not in classes])
     _, codes = encode_labels(labels, everything)
@@ -207,7 +216,13 @@ def _labelled_items(labels: npt.ArrayLike, classes: Sequence[str], patients: npt
     if not known.any():
         raise ClassificationError("scores", "no item has a label", "score a column that has labels")
     distinct, own = np.unique(women[known], return_inverse=True)
-    return _Items(codes[known], own, len(distinct), everything, known)
+    repeated = np.zeros(len(codes), np.int64) if repeats is None else np.asarray(repeats)
+    if repeated.shape != codes.shape:
+        raise ClassificationError(
+            "scores", f"{repeated.shape} repetitions for {codes.shape} labels", "name one for each"
+        )
+    parts = tuple(np.flatnonzero(repeated[known] == repeat) for repeat in np.unique(repeated[known]))
+    return _Items(codes[known], own, len(distinct), everything, known, parts)
 
 
 def _probabilities(probabilities: npt.ArrayLike, items: _Items, classes: Sequence[str]) -> Array:
@@ -242,14 +257,15 @@ def _measure(
         raise ClassificationError("scores", f"the order does not say where {lacking[0]!r} stands", "order every class")
     places = [items.classes.index(name) for name in ordered or ()]
 
-    def measure(weights: Array) -> dict[str, Array]:
-        matrix = scores.confusion(items.truth, predicted, count, weights)
+    def measure_repeat(rows: Array, weights: Array) -> dict[str, Array]:
+        truth, given = items.truth[rows], probabilities[rows]
+        matrix = scores.confusion(truth, predicted[rows], count, weights)
         found = {}
         if positive is None:
-            found["auc"] = scores.macro_auc(items.truth, probabilities, weights)
+            found["auc"] = scores.macro_auc(truth, given, weights)
         else:
             wanted = items.classes.index(positive)
-            found["auc"] = scores.auc(items.truth == wanted, probabilities[:, wanted], weights)
+            found["auc"] = scores.auc(truth == wanted, given[:, wanted], weights)
         found["accuracy"] = scores.accuracy(matrix)
         found["balanced_accuracy"] = scores.balanced_accuracy(matrix)
         found["f1_macro"] = scores.macro_f1(matrix)
@@ -257,9 +273,13 @@ def _measure(
             found["f1"] = scores.f1(matrix)[:, items.classes.index(positive)]
         if places:
             found["kappa"] = scores.quadratic_kappa(matrix[:, places][:, :, places])
-        found["brier"] = scores.brier(items.truth, probabilities, weights)
-        found["calibration_error"] = scores.calibration_error(items.truth, probabilities, weights)
+        found["brier"] = scores.brier(truth, given, weights)
+        found["calibration_error"] = scores.calibration_error(truth, given, weights)
         return found
+
+    def measure(weights: Array) -> dict[str, Array]:
+        parts = [measure_repeat(rows, weights[:, rows]) for rows in items.repeats]
+        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
 
     return measure
 
@@ -269,6 +289,7 @@ def _estimates(
 ) -> dict[str, Estimate]:
     """Return each score of all items, with its interval from resampling women."""
     count = len(items.truth)
+    distinct = len(items.repeats[0])
     values = measure(np.ones((1, count)))
     blocks = [measure(draws[:, items.women]) for draws in resample_women(items.count, resamples, seed, count)]
     return {
@@ -276,7 +297,7 @@ def _estimates(
             float(value[0]),
             np.concatenate([block[name] for block in blocks]) if blocks else np.empty(0),
             level=LEVEL,
-            items=count,
+            items=distinct,
             women=items.count,
         )
         for name, value in values.items()

@@ -82,6 +82,33 @@ def patient_folds(patients: npt.ArrayLike, labels: npt.ArrayLike, folds: int = 5
     return result
 
 
+def declared_folds(patients: npt.ArrayLike, numbers: npt.ArrayLike) -> list[Fold]:
+    """Return the folds that a table declares.
+
+    Args:
+        patients: (n,) women's keys.
+        numbers: (n,) the fold in which a row is tested: a number or a name.
+
+    Returns:
+        One Fold per distinct cell, in their order.
+
+    Raises:
+        ClassificationError: A cell is empty, there are fewer than two folds, or a woman is in two of them.
+    """
+    keys = np.asarray(patients, dtype=object)
+    names, codes = encode_labels(numbers)
+    if (codes < 0).any():
+        raise ClassificationError(
+            "folds", f"row {int(np.argmax(codes < 0)) + 1} is in none", "name the fold of every row"
+        )
+    if len(names) < 2:
+        raise ClassificationError("folds", f"{len(names)} cannot be cross-validated", "declare 2 or more")
+    everyone = np.arange(len(codes))
+    parts = [np.flatnonzero(codes == code) for code in range(len(names))]
+    check_no_leak(keys, *parts)
+    return [Fold(np.setdiff1d(everyone, part), part) for part in parts]
+
+
 def hold_out(patients: npt.ArrayLike, labels: npt.ArrayLike, fraction: float = 0.2, seed: int = 0) -> Fold:
     """Hold a share of the women out, with about the mix of labels of the rest.
 

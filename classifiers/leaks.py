@@ -1,13 +1,13 @@
 """What would make a figure dishonest: a woman, an image or a statistic on both sides of a fold."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak
 from embedder.checkpoint import ModelCard
-from embedder.duplicates import find_duplicates
+from embedder.duplicates import Duplicate
 from embedder.findings import patient_key
 
 
@@ -27,25 +27,17 @@ def check_women(frame: pd.DataFrame, folds: Sequence[Fold]) -> None:
     check_no_leak(keys, *(fold.test for fold in folds))
 
 
-def check_images(
-    frame: pd.DataFrame,
-    folds: Sequence[Fold],
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
+def check_images(frame: pd.DataFrame, folds: Sequence[Fold], pairs: Sequence[Duplicate]) -> None:
     """Refuse folds of which one has the same image on both of its sides, under whatever name and in whatever form.
 
     Args:
-        frame: A manifest with absolute paths; each image is read.
+        frame: A manifest.
         folds: Its rows, by their positions.
-        workers: Threads that read images.
-        progress: Called with images done and images in all.
+        pairs: The images that stand under two women's names, see `embedder.duplicates.find_duplicates`.
 
     Raises:
         ClassificationError: There is such an image; the message names both files.
     """
-    pairs = find_duplicates(frame, workers=workers, progress=progress)
     keys = patient_key(frame).to_numpy(dtype=object)
     for fold in folds:
         trained, tested = set(keys[fold.train]), set(keys[fold.test])

@@ -1,4 +1,4 @@
-"""The folds of a run put together: every query once, each as its own fold's gallery answered it."""
+"""The folds of a run put together: every query once a seed, each as its own fold's gallery answered it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ class PooledTarget:
         ordered: The classes in their order; None where they have none.
         positive: The class to detect; None where there is none.
         retrieval: (q rows) retrieval scores.
+        curve: (q, levels) precision at levels of recall.
         probabilities: By method, (q, classes), NaN for queries without a label; a method that did not predict every
             labelled query is left out, for the others would be an easier or a harder question.
         calibration: By method, what the calibration of each fold rests on.
@@ -38,6 +39,7 @@ class PooledTarget:
     ordered: tuple[str, ...] | None
     positive: str | None
     retrieval: pd.DataFrame
+    curve: Array
     probabilities: dict[str, Array]
     calibration: dict[str, list[str]]
     notes: list[str]
@@ -49,11 +51,13 @@ class PooledTarget:
 
 
 def pool_queries(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
-    """Return the queries of all folds: `row_id`, `woman`, `dataset` and the columns to break down by.
+    """Return the queries of all folds: `row_id`, `woman`, `dataset`, `seed` and the columns to break down by.
+
+    Folds of several seeds ask the same queries once for each seed.
 
     Raises:
-        ClassificationError: There are no folds, a query is in two of them, a woman is a query of two
-            folds, or they differ in granularity or targets.
+        ClassificationError: There are no folds, a query is in two folds of a seed, a woman is a query of two
+            folds of a seed, seeds differ in their queries, or folds differ in granularity or targets.
     """
     if not folds:
         raise ClassificationError("scorecard", "there are no folds", "predict one or more")
@@ -61,18 +65,34 @@ def pool_queries(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
         raise ClassificationError("scorecard", "folds of findings and of breasts", "score them apart")
     if len({tuple(sorted(fold.targets)) for fold in folds}) > 1:
         raise ClassificationError("scorecard", "the folds have different targets", "predict the same ones")
-    queries = pd.concat([fold.queries for fold in folds], ignore_index=True)
+    queries = pd.concat([fold.queries.assign(seed=fold.seed) for fold in folds], ignore_index=True)
     queries = queries.reindex(columns=list(dict.fromkeys([*queries.columns, *BREAKDOWNS])))
-    twice = queries.loc[queries["row_id"].duplicated(), "row_id"]
+    twice = queries.loc[queries[["seed", "row_id"]].duplicated(), "row_id"]
     if len(twice):
         raise ClassificationError("scorecard", f"the row {twice.iloc[0]} is a query of two folds", "ask it once")
     sides = np.repeat(np.arange(len(folds)), [len(fold.queries) for fold in folds])
-    split = queries["woman"].groupby(queries["woman"]).ngroup()
+    split = queries.groupby(["seed", "woman"]).ngroup()
     per_woman = pd.Series(sides).groupby(split).nunique()
     if (per_woman > 1).any():
         woman = queries.loc[split == per_woman.idxmax(), "woman"].iloc[0]
         raise ClassificationError("split", f"the woman {woman} is tested in two folds", "split by patient")
+    asked = {frozenset(rows) for _, rows in queries.groupby("seed")["row_id"]}
+    if len(asked) > 1:
+        raise ClassificationError("scorecard", "the seeds have different queries", "predict the same rows with each")
     return queries
+
+
+def mean_over_seeds(values: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each query's scores over the seeds in which it has one.
+
+    Args:
+        values: (q rows) numeric columns, a row for each query and seed.
+        queries: (q rows) with `row_id`; the index is that of `values`.
+
+    Returns:
+        A row for each query, in the order in which they first come.
+    """
+    return values.groupby(queries["row_id"], sort=False).mean()
 
 
 def pool_target(folds: Sequence[FoldPredictions], name: str, more_classes: Sequence[str] = ()) -> PooledTarget:
@@ -118,6 +138,7 @@ def pool_target(folds: Sequence[FoldPredictions], name: str, more_classes: Seque
         ordered=scale,
         positive=positive if positive in classes else None,
         retrieval=pd.concat([part.retrieval for part in parts], ignore_index=True),
+        curve=np.concatenate([part.curve for part in parts]),
         probabilities=probabilities,
         calibration={
             method: [part.calibration[method] for part in parts if method in part.calibration]

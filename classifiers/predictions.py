@@ -16,10 +16,10 @@ from classifiers.fitted import ClassifierConfig, fit_classifiers
 from classifiers.folds import check_no_leak
 from classifiers.labels import Array, encode_labels
 from index.durable import storage_error, write_whole
-from index.metrics import RELEVANT, retrieval_scores
+from index.metrics import RECALL_LEVELS, RELEVANT, precision_at_recall, retrieval_scores
 from index.records import patient_keys
 
-PREDICTIONS_FORMAT = 1
+PREDICTIONS_FORMAT = 2
 METHODS = ("knn", "head")
 BREAKDOWNS = ("lesion_type", "density")
 """Columns by whose values scores are broken down."""
@@ -35,6 +35,7 @@ class TargetPredictions:
         labels: (q,) objects: the true labels, None where unknown.
         classes: The gallery's classes, in their order where they have one; empty where nothing was fitted.
         retrieval: (q rows) `index.metrics.retrieval_scores`.
+        curve: (q, levels) `index.metrics.precision_at_recall`.
         probabilities: By method, (q, classes) calibrated probabilities, NaN for queries without a label.
         calibration: By method, what its calibration rests on.
         reasons: By method, why it could not be made.
@@ -43,6 +44,7 @@ class TargetPredictions:
     labels: Array
     classes: tuple[str, ...]
     retrieval: pd.DataFrame
+    curve: Array
     probabilities: dict[str, Array]
     calibration: dict[str, str]
     reasons: dict[str, str]
@@ -59,6 +61,7 @@ class FoldPredictions:
         gallery_digest: Digest of the gallery's row ids: two runs with equal ones had the same fold.
         queries: (q rows) `row_id`, `woman`, `dataset`, and the columns of BREAKDOWNS that the manifest has.
         targets: Predictions by label column.
+        seed: Of the folds that this one is of.
     """
 
     granularity: str
@@ -67,6 +70,7 @@ class FoldPredictions:
     gallery_digest: str
     queries: pd.DataFrame
     targets: dict[str, TargetPredictions]
+    seed: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the predictions as plain JSON values. They name women and outcomes: patient data."""
@@ -76,6 +80,7 @@ class FoldPredictions:
                 "labels": _plain(target.labels),
                 "classes": list(target.classes),
                 "retrieval": {column: _plain(target.retrieval[column]) for column in target.retrieval.columns},
+                "curve": [_plain(row) for row in target.curve],
                 "probabilities": {
                     method: [_plain(row) for row in values] for method, values in target.probabilities.items()
                 },
@@ -109,6 +114,7 @@ class FoldPredictions:
                 str(content["gallery_digest"]),
                 queries,
                 targets,
+                int(content["seed"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ClassificationError) as error:
             raise ClassificationError(
@@ -116,7 +122,7 @@ class FoldPredictions:
             ) from error
 
 
-_GALLERY_FIELDS = ("gallery_rows", "gallery_women", "gallery_digest")
+_GALLERY_FIELDS = ("gallery_rows", "gallery_women", "gallery_digest", "seed")
 
 
 def predict_fold(
@@ -139,7 +145,7 @@ def predict_fold(
         query_vectors: (q, d) unit length.
         query_frame: (q rows) of the same manifest.
         targets: Label columns to predict.
-        seed: Seed of the folds within the gallery.
+        seed: Seed of the folds that this one is of, and of those within the gallery.
         config: How the classifiers are fitted; its seeds are replaced by `seed`.
 
     Raises:
@@ -177,6 +183,7 @@ def predict_fold(
             name: _predict(gallery, _terms(gallery_frame[name]), women, queries, _terms(query_frame[name]), own, config)
             for name in targets
         },
+        seed=seed,
     )
 
 
@@ -243,11 +250,12 @@ def _predict(
     own: Array,
     config: ClassifierConfig,
 ) -> TargetPredictions:
-    retrieval = retrieval_scores(queries, asked, own, gallery, labels, women)
+    sides = (queries, asked, own, gallery, labels, women)
+    retrieval, curve = retrieval_scores(*sides), precision_at_recall(*sides)
     try:
         fitted = fit_classifiers(gallery, labels, women, config)
     except ClassificationError as error:
-        return TargetPredictions(asked, (), retrieval, {}, {}, dict.fromkeys(METHODS, error.cause))
+        return TargetPredictions(asked, (), retrieval, curve, {}, {}, dict.fromkeys(METHODS, error.cause))
     known = ~np.asarray(pd.isna(asked), dtype=bool)
     probabilities, calibration = {}, {}
     for method, part in zip(METHODS, (fitted.knn, fitted.head), strict=True):
@@ -257,7 +265,7 @@ def _predict(
                 values[known] = part.predict(queries[known], own[known])[1]
             probabilities[method], calibration[method] = values, part.calibration.basis_
     reasons = {"head": fitted.no_head} if fitted.no_head else {}
-    return TargetPredictions(asked, fitted.classes, retrieval, probabilities, calibration, reasons)
+    return TargetPredictions(asked, fitted.classes, retrieval, curve, probabilities, calibration, reasons)
 
 
 def _women(frame: pd.DataFrame, rows: int, targets: Sequence[str], subject: str) -> Array:
@@ -292,7 +300,8 @@ def _target(saved: Mapping[str, Any], rows: int) -> TargetPredictions:
     if len(labels) != rows or len(retrieval) != rows:
         raise ValueError("labels or scores do not fit the queries")
     texts = ({str(key): str(text) for key, text in saved[part].items()} for part in ("calibration", "reasons"))
-    return TargetPredictions(labels, classes, retrieval, probabilities, *texts)
+    curve = np.asarray(saved["curve"], dtype=np.float64).reshape(rows, len(RECALL_LEVELS))
+    return TargetPredictions(labels, classes, retrieval, curve, probabilities, *texts)
 
 
 def _terms(values: npt.ArrayLike | pd.Series) -> Array:

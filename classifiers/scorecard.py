@@ -12,7 +12,7 @@ import pandas as pd
 from classifiers import ClassificationError
 from classifiers.evaluation import LEVEL, score_classification, score_retrieval
 from classifiers.labels import Array
-from classifiers.pooling import PooledTarget, count_classes, pool_queries, pool_target
+from classifiers.pooling import PooledTarget, count_classes, mean_over_seeds, pool_queries, pool_target
 from classifiers.predictions import (
     BREAKDOWNS,
     METHODS,
@@ -186,14 +186,16 @@ def make_scorecard(
     """Score the predictions of one or more folds.
 
     Queries are pooled over folds, each as its own fold's gallery answered it, and intervals are bootstrapped
-    over all their women. A method is scored on all labelled queries or not at all: where a fold could not make it,
+    over all their women. Where there are folds of several seeds, a figure is the mean over the seeds, and each resample
+    draws the same women in all of them: the interval is of the women, who do not become more by being asked again. A
+    method is scored on all labelled queries or not at all: where a fold could not make it,
     the notes say so.
 
     Pooling probabilities of several folds holds an AUC slightly down (about 0.01 for random labels of 119
     findings in five folds): the more of a class is tested in a fold, the less of it stands in its gallery.
 
     Args:
-        folds: The folds; each query is in one of them.
+        folds: The folds; each query is in one of them for each seed.
         context: Plain JSON values that stand beside the figures. It must have `protocol` (how women were
             split), `manifest_digest` and `model_digests`; what the folds know is added.
         resamples: How many resamples of the women.
@@ -205,6 +207,7 @@ def make_scorecard(
     queries = pool_queries(folds)
     full = complete_context(context, folds, queries, resamples, seed)
     women = queries["woman"].to_numpy(dtype=object)
+    once = (queries["seed"] == folds[0].seed).to_numpy()
     targets = {}
     for name in folds[0].targets:
         target = pool_target(folds, name)
@@ -214,11 +217,11 @@ def make_scorecard(
             values = queries[column].to_numpy(dtype=object)
             known = target.known & ~np.asarray(pd.isna(values), dtype=bool)
             present = count_classes(values[known], women[known])
-            breakdown[column] = {value: _score(target, women, values == value, resamples, seed) for value in present}
+            breakdown[column] = {value: _score(target, queries, values == value, resamples, seed) for value in present}
         targets[name] = TargetScores(
-            classes=count_classes(target.labels, women),
+            classes=count_classes(target.labels[once], women[once]),
             positive=target.positive,
-            scores=_score(target, women, everyone, resamples, seed),
+            scores=_score(target, queries, everyone, resamples, seed),
             breakdown={column: groups for column, groups in breakdown.items() if groups},
             calibration=target.calibration,
             notes=target.notes,
@@ -254,9 +257,10 @@ def complete_context(
         "granularity": folds[0].granularity,
         "datasets": sorted(set(queries["dataset"].astype(str))),
         "test_women": int(queries["woman"].nunique()),
-        "test_rows": len(queries),
+        "test_rows": int(queries["row_id"].nunique()),
         "folds": [
             {
+                "seed": fold.seed,
                 "gallery_women": fold.gallery_women,
                 "gallery_rows": fold.gallery_rows,
                 "gallery_digest": fold.gallery_digest,
@@ -274,10 +278,14 @@ def complete_context(
     }
 
 
-def _score(target: PooledTarget, women: Array, chosen: Array, resamples: int, seed: int) -> Scores:
+def _score(target: PooledTarget, queries: pd.DataFrame, chosen: Array, resamples: int, seed: int) -> Scores:
     """Score the chosen queries that have a label."""
     rows = np.flatnonzero(chosen & target.known)
-    retrieval = score_retrieval(target.retrieval.iloc[rows], women[rows], resamples=resamples, seed=seed)
+    asked = queries.iloc[rows]
+    women = asked["woman"].to_numpy(dtype=object)
+    distinct = asked.drop_duplicates("row_id")
+    per_query = mean_over_seeds(target.retrieval.iloc[rows], asked)
+    retrieval = score_retrieval(per_query, distinct["woman"].to_numpy(dtype=object), resamples=resamples, seed=seed)
     found: dict[str, dict[str, Estimate]] = {}
     for method in METHODS:
         values = target.probabilities.get(method)
@@ -287,10 +295,11 @@ def _score(target: PooledTarget, women: Array, chosen: Array, resamples: int, se
                 target.labels[rows],
                 values[rows],
                 target.classes,
-                women[rows],
+                women,
                 ordered=target.ordered,
                 positive=target.positive,
+                repeats=asked["seed"].to_numpy(),
                 resamples=resamples,
                 seed=seed,
             )
-    return Scores(len(rows), len(set(women[rows])), retrieval, found["knn"], found["head"])
+    return Scores(len(distinct), len(set(women)), retrieval, found["knn"], found["head"])

@@ -33,7 +33,9 @@ def context_lines(title: str, context: Mapping[str, Any]) -> list[str]:
     sizes = sorted({fold["gallery_women"] for fold in folds})
     gallery = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     tested = f"{context['test_rows']} rows ({context['granularity']}) of {context['test_women']} women"
-    split = f"{len(folds)} fold{'' if len(folds) == 1 else 's'}, each against {gallery} other women"
+    seeds = len({fold["seed"] for fold in folds})
+    repeated = f" ({seeds} seeds, the mean of which is given)" if seeds > 1 else ""
+    split = f"{len(folds)} fold{'' if len(folds) == 1 else 's'}{repeated}, each against {gallery} other women"
     resampling = f"{interval['method']}, {interval['resamples']} resamples, seed {interval['seed']}"
     rows = [
         ["protocol", str(context["protocol"])],

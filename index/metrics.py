@@ -18,6 +18,9 @@ from index import QueryError
 RELEVANT = "relevant"
 """The column of `retrieval_scores` that is a count, not a score."""
 
+RECALL_LEVELS = tuple(step / 20 for step in range(1, 21))
+"""Where a curve of precision over recall is drawn."""
+
 _BLOCK_ITEMS = 2_000_000  # numbers held at a time
 # Far finer than float32 vectors, far coarser than float64 sums: equal findings tie in every block size.
 _DECIMALS = 9
@@ -242,6 +245,58 @@ def retrieval_scores(
     names = [f"precision@{k}" for k in ks]
     scores = np.full((len(queries), len(names) + 2), np.nan)
     relevant = np.zeros(len(queries), dtype=np.int64)
+    for rows, right in _rankings(queries, terms, own, gallery, labels, women):
+        scores[rows], relevant[rows] = _score_rankings(right, ks)
+    table = pd.DataFrame(scores, columns=[*names, "r_precision", "map@r"])
+    table[RELEVANT] = relevant
+    return table
+
+
+def precision_at_recall(
+    query_vectors: npt.ArrayLike,
+    query_labels: npt.ArrayLike,
+    query_patients: npt.ArrayLike,
+    gallery_vectors: npt.ArrayLike,
+    gallery_labels: npt.ArrayLike,
+    gallery_patients: npt.ArrayLike,
+    *,
+    levels: Sequence[float] = RECALL_LEVELS,
+) -> Array:
+    """Return the interpolated precision of each query's ranking of the gallery at levels of recall.
+
+    At a level it is the best precision from the place on at which that share of the relevant rows has come, as in
+    Manning, Raghavan and Schütze, Introduction to Information Retrieval, 2008, section 8.4. Candidates and ties are as
+    in `retrieval_scores`.
+
+    Returns:
+        float64 (queries, levels); NaN for a query without a label or without a relevant row.
+
+    Raises:
+        QueryError: As `retrieval_scores`, or a level is not above 0 and at most 1.
+    """
+    wanted = np.asarray(levels, dtype=np.float64)
+    if wanted.ndim != 1 or not ((wanted > 0) & (wanted <= 1)).all():
+        raise QueryError("recall", f"{levels} are no levels of it", "name some above 0 and at most 1")
+    queries, own, terms = _side(query_vectors, query_labels, query_patients, "queries")
+    gallery, women, labels = _side(gallery_vectors, gallery_labels, gallery_patients, "gallery")
+    found = np.full((len(queries), len(wanted)), np.nan)
+    for rows, right in _rankings(queries, terms, own, gallery, labels, women):
+        hits = right.cumsum(axis=1)
+        total = hits[:, -1]
+        precision = hits / np.arange(1, right.shape[1] + 1)
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        for row, places, relevant, values in zip(rows, hits, total, best, strict=True):
+            if relevant:
+                # As many hits as the level asks for, whole ones: a tenth of 15 relevant rows is 2.
+                needed = np.ceil(wanted * relevant - 1e-9)
+                found[row] = values[np.searchsorted(places, needed)]
+    return found
+
+
+def _rankings(
+    queries: Array, terms: Array, own: Array, gallery: Array, labels: Array, women: Array
+) -> Iterator[tuple[Array, Array]]:
+    """Give blocks of labelled queries and, for each, whether each place of its ranking bears its label."""
     labelled = ~_missing(labels)
     gallery, women, labels = gallery[labelled], women[labelled], labels[labelled].astype(str)
     asked = np.flatnonzero(~_missing(terms))
@@ -252,10 +307,7 @@ def retrieval_scores(
         similarities = np.where(allowed, np.round(queries[rows] @ gallery.T, _DECIMALS), -np.inf)
         ranking = np.argsort(-similarities, axis=1, kind="stable")
         right = (labels[None, :] == terms[rows].astype(str)[:, None]) & allowed
-        scores[rows], relevant[rows] = _score_rankings(np.take_along_axis(right, ranking, axis=1), ks)
-    table = pd.DataFrame(scores, columns=[*names, "r_precision", "map@r"])
-    table[RELEVANT] = relevant
-    return table
+        yield rows, np.take_along_axis(right, ranking, axis=1)
 
 
 def _score_rankings(right: Array, ks: Sequence[int]) -> tuple[Array, Array]:

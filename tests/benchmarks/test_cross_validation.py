@@ -14,8 +14,10 @@ def test_every_row_of_the_table_has_its_context() -> None:
     queries = pd.DataFrame({"row_id": ["r1", "r2"], "woman": ["d/1", "d/2"], "dataset": "d"})
     retrieval = pd.DataFrame({"precision@10": [1.0, 0.0], "map@r": [1.0, 0.5], "relevant": 3})
     values = {"knn": np.array([[0.7, 0.3], [0.2, 0.8]])}
-    target = TargetPredictions(labels, ("benign", "malignant"), retrieval, values, {"knn": "none"}, {})
-    fold = FoldPredictions("finding", 20, 10, "g" * 64, queries, {"pathology": target})
+    target = TargetPredictions(
+        labels, ("benign", "malignant"), retrieval, np.ones((len(labels), 20)), values, {"knn": "none"}, {}
+    )
+    fold = FoldPredictions("finding", 20, 10, "g" * 64, queries, {"pathology": target}, 0)
     context = {"protocol": "5 folds by woman", "manifest_digest": "m" * 64, "model_digests": ["e" * 64]}
     scorecard = make_scorecard([fold], context, resamples=20)
     estimate = scorecard.targets["pathology"].scores.knn["auc"]

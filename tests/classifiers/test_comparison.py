@@ -9,6 +9,7 @@ from classifiers import ClassificationError
 from classifiers.comparison import compare_folds
 from classifiers.predictions import FoldPredictions, TargetPredictions
 from classifiers.scorecard import make_scorecard
+from index.metrics import RECALL_LEVELS
 
 CONTEXT = {
     "protocol": "two folds by woman",
@@ -37,8 +38,10 @@ def a_run(skill, seed=0, folds=2, rows=30, head=True):
             }
         )
         methods = {"knn": values, "head": values} if head else {"knn": values}
-        target = TargetPredictions(labels, CLASSES, retrieval, methods, dict.fromkeys(methods, "none"), {})
-        run.append(FoldPredictions("finding", 50, 25, str(number) * 64, queries, {"pathology": target}))
+        target = TargetPredictions(
+            labels, CLASSES, retrieval, np.ones((rows, len(RECALL_LEVELS))), methods, dict.fromkeys(methods, "none"), {}
+        )
+        run.append(FoldPredictions("finding", 50, 25, str(number) * 64, queries, {"pathology": target}, 0))
     return run
 
 

@@ -12,6 +12,7 @@ from classifiers.crossvalidation import cross_validate
 from classifiers.folds import Fold, patient_folds
 from classifiers.leaks import check_images, check_unseen, check_women
 from embedder.checkpoint import read_card
+from embedder.duplicates import find_duplicates
 from embedder.embedding import pretrained_model
 from embedder.findings import patient_key
 from embedder.recipe import Recipe
@@ -30,7 +31,7 @@ def folds(frame):
 
 def test_honest_folds_pass(frame, folds):
     check_women(frame, folds)
-    check_images(frame, folds)
+    check_images(frame, folds, find_duplicates(frame))
 
 
 def test_a_woman_in_two_folds_is_named(frame, folds):
@@ -51,11 +52,11 @@ def test_one_image_under_two_names_is_found(frame, folds, tmp_path):
     planted = frame.copy()
     planted.loc[folds[1].test[0], "path"] = str(target)
     with pytest.raises(ClassificationError, match=r"renamed\.jpg.* are one image.* both sides of a fold"):
-        check_images(planted, folds)
+        check_images(planted, folds, find_duplicates(planted))
     # Within one side it teaches nothing about the other.
     planted = frame.copy()
     planted.loc[folds[0].test[1], "path"] = str(shutil.copy(source, tmp_path / "copy.png"))
-    check_images(planted, folds)
+    check_images(planted, folds, find_duplicates(planted))
 
 
 def test_a_scaler_fitted_on_everything_is_found(frame, tiny_network, tiny_preparation, tmp_path, monkeypatch):

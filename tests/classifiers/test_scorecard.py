@@ -11,6 +11,7 @@ from classifiers.fitted import ClassifierConfig
 from classifiers.heads import HeadConfig
 from classifiers.predictions import FoldPredictions, TargetPredictions, predict_fold
 from classifiers.scorecard import Scorecard, make_scorecard
+from index.metrics import RECALL_LEVELS
 
 CONTEXT = {
     "protocol": "two folds by woman",
@@ -20,7 +21,7 @@ CONTEXT = {
 FAST = ClassifierConfig(head=HeadConfig(strengths=(1.0,)), folds=3)
 
 
-def one_fold(rows, target="pathology", classes=("benign", "malignant"), head=True, name="f"):
+def one_fold(rows, target="pathology", classes=("benign", "malignant"), head=True, name="f", seed=0):
     """Make a fold by hand: (woman, lesion type, label, map@r, probabilities) a row."""
     women, kinds, labels, scores, values = (list(column) for column in zip(*rows, strict=True))
     queries = pd.DataFrame(
@@ -41,11 +42,12 @@ def one_fold(rows, target="pathology", classes=("benign", "malignant"), head=Tru
         np.array(labels, dtype=object),
         classes,
         retrieval,
+        np.full((len(rows), len(RECALL_LEVELS)), 0.5),
         probabilities,
         dict.fromkeys(probabilities, "temperature on 9 women"),
         {} if head else {"head": "too few women"},
     )
-    return FoldPredictions("finding", 20, 15, name * 64, queries, {target: prediction})
+    return FoldPredictions("finding", 20, 15, name * 64, queries, {target: prediction}, seed)
 
 
 def two_folds(**given):
@@ -290,3 +292,52 @@ def test_a_planted_signal_is_found_end_to_end():
     assert abs(density.scores.knn["kappa"].value) < 0.6
     assert set(density.breakdown["density"]) == {"fatty", "glandular", "dense"}
     assert "by density" in scorecard.to_text()
+
+
+def seeded(folds, seed, turn):
+    """The same folds with another seed: the same queries in other folds, with other answers."""
+    changed = []
+    for fold in folds:
+        targets = {}
+        for name, target in fold.targets.items():
+            retrieval = target.retrieval.copy()
+            retrieval["map@r"] = (retrieval["map@r"] - turn).abs()
+            probabilities = {
+                method: np.roll(values, turn > 0, axis=1) for method, values in target.probabilities.items()
+            }
+            targets[name] = replace(target, retrieval=retrieval, probabilities=probabilities)
+        changed.append(replace(fold, targets=targets, seed=seed))
+    return changed
+
+
+def test_of_several_seeds_a_figure_is_the_mean_and_women_and_rows_count_once():
+    first = two_folds()
+    second = seeded(first, 1, 0.25)
+    alone = [make_scorecard(folds, CONTEXT, resamples=200).targets["pathology"] for folds in (first, second)]
+    both = make_scorecard([*first, *second], CONTEXT, resamples=200)
+    found = both.targets["pathology"]
+    assert both.context["test_rows"] == sum(len(fold.queries) for fold in first)
+    assert found.classes == alone[0].classes
+    assert (found.scores.findings, found.scores.women) == (alone[0].scores.findings, alone[0].scores.women)
+    assert alone[0].scores.retrieval["map@r"].value != alone[1].scores.retrieval["map@r"].value
+    for part in ("retrieval", "knn"):
+        for name, estimate in getattr(found.scores, part).items():
+            mean = np.mean([getattr(scores.scores, part)[name].value for scores in alone])
+            assert estimate.value == pytest.approx(mean, nan_ok=True), name
+            assert estimate.items == getattr(alone[0].scores, part)[name].items
+    assert "(2 seeds, the mean of which is given)" in both.to_text()
+
+
+def test_the_same_seed_twice_narrows_no_interval():
+    folds = two_folds()
+    once = make_scorecard(folds, CONTEXT, resamples=300).targets["pathology"].scores
+    again = make_scorecard([*folds, *seeded(folds, 7, 0)], CONTEXT, resamples=300).targets["pathology"].scores
+    assert once.to_dict() == again.to_dict()
+
+
+def test_seeds_of_different_queries_are_refused():
+    folds = two_folds()
+    other = seeded(folds, 1, 0)
+    other[0] = replace(other[0], queries=other[0].queries.assign(row_id=["x", "y", "z"][: len(other[0].queries)]))
+    with pytest.raises(ClassificationError, match="the seeds have different queries"):
+        make_scorecard([*folds, *other], CONTEXT, resamples=50)

@@ -11,7 +11,14 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
 from index import QueryError, metrics
-from index.metrics import Estimate, bootstrap_interval, paired_difference, resample_women, retrieval_scores
+from index.metrics import (
+    Estimate,
+    bootstrap_interval,
+    paired_difference,
+    precision_at_recall,
+    resample_women,
+    retrieval_scores,
+)
 
 
 def unit(rng, rows, dimension=6):
@@ -49,6 +56,42 @@ def test_retrieval_scores_equal_the_slow_version(seed, queries, rows, ties):
     found = retrieval_scores(query, asked, own, gallery, labels, owners, ks=(1, 3))
     slow = [slow_scores(query[i], asked[i], own[i], gallery, labels, owners, (1, 3)) for i in range(queries)]
     pd.testing.assert_frame_equal(found, pd.DataFrame(slow), check_exact=False, rtol=1e-12)
+
+
+def slow_curve(query, label, woman, gallery, labels, women, levels):
+    """Interpolate one query's precision the obvious way."""
+    candidates = [i for i in range(len(gallery)) if labels[i] is not None and women[i] != woman]
+    relevant = [i for i in candidates if label is not None and labels[i] == label]
+    if not relevant:
+        return [math.nan] * len(levels)
+    closeness = {i: round(float(np.dot(query.astype(float), gallery[i].astype(float))), 9) for i in candidates}
+    ranked = sorted(candidates, key=lambda i: (-closeness[i], i))
+    right = [i in relevant for i in ranked]
+    points = [(sum(right[:k]) / len(relevant), sum(right[:k]) / k) for k in range(1, len(ranked) + 1)]
+    return [max(precision for recall, precision in points if recall >= level - 1e-9) for level in levels]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 30), st.booleans())
+def test_precision_at_recall_equals_the_slow_version(seed, queries, rows, ties):
+    rng = np.random.default_rng(seed)
+    terms = np.array(["mass", "calcification", None], dtype=object)
+    women = np.array([f"a/{i}" for i in range(6)], dtype=object)
+    gallery, query = unit(rng, rows), unit(rng, queries)
+    if ties:
+        gallery = gallery[rng.integers(0, rows, rows)]
+    labels, asked = rng.choice(terms, rows), rng.choice(terms, queries)
+    owners, own = rng.choice(women, rows), rng.choice(women, queries)
+    levels = (0.1, 0.25, 1 / 3, 0.5, 1.0)
+    found = precision_at_recall(query, asked, own, gallery, labels, owners, levels=levels)
+    slow = [slow_curve(query[i], asked[i], own[i], gallery, labels, owners, levels) for i in range(queries)]
+    np.testing.assert_allclose(found, slow, rtol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [(0.0,), (1.1,), (math.nan,)])
+def test_levels_of_recall_are_shares(levels):
+    with pytest.raises(QueryError, match="no levels"):
+        precision_at_recall(*[np.eye(2), ["a", "b"], ["x", "y"]] * 2, levels=levels)
 
 
 def test_queries_and_gallery_may_be_the_same_rows():
