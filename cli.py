@@ -33,10 +33,14 @@ model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Model
 index_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Galleries: build, add, remove, info, verify."
 )
+benchmark_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Declared benchmarks: run one, compare two."
+)
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(roi_app, name="roi")
 app.add_typer(model_app, name="model")
 app.add_typer(index_app, name="index")
+app.add_typer(benchmark_app, name="benchmark")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ManifestPath = Annotated[Path, typer.Argument(help="Manifest, .csv or .parquet.", metavar="MANIFEST")]
@@ -1093,6 +1097,93 @@ def evaluate_command(
     if output is not None:
         scorecard.save(output)
         say(f"Scorecard in {output}")
+
+
+# ---------------------------------------------------------------------------------------------- benchmark
+
+
+@benchmark_app.command("retrieval")
+def benchmark_retrieval(
+    protocol: Annotated[Path, typer.Argument(help="The protocol, a TOML file.", metavar="PROTOCOL")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run: page, scorecard, predictions.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set that the protocol names.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a declared benchmark: leaks are looked for first, then folds are made, scored, and shown on one page.
+
+    A protocol names a data set (or manifest = "mine.csv"), its folds and seeds, a recipe and the labels to score:
+
+    \b
+      name = "Lesion types on mini-MIAS"
+      dataset = "mini-mias"
+      granularity = "finding"        # or "breast"
+      labels = ["native_lesion_type", "pathology"]
+      folds = 5                      # or fold_column = "fold", a column of the manifest
+      seeds = [0, 1, 2]
+      model = "trained"              # or "pretrained": the recipe's backbone as it is
+      recipe = "recipe.toml"         # or a table; settings = ["training.epochs=20"] changes it
+      resamples = 2000
+
+    Figures are means over the seeds, with 95 % intervals over women. The page shows images and names women by their
+    ids. A run that was stopped goes on when it is called again.
+
+    \b
+    Examples:
+      mammoseek benchmark retrieval finding.toml --data mini-mias -o finding-run
+      mammoseek benchmark retrieval mine.toml -o my-run --json
+    """
+    from classifiers.benchmark import PAGE_FILE, run_benchmark
+    from classifiers.protocol import Protocol
+
+    declared = Protocol.read(protocol)
+    with interruptible("Finished folds are kept: run the same command again to go on."):
+        with progress_bar("Reading") as progress:
+            frame = declared.read_rows(data, progress=progress)
+        with progress_bar("Benchmark") as progress:
+            run = run_benchmark(declared, frame, output, device=device, workers=workers, progress=progress)
+    if as_json:
+        print_json(run.scorecard.to_dict())
+    else:
+        typer.echo(run.scorecard.to_text())
+    say(f"Page in {output / PAGE_FILE}")
+
+
+@benchmark_app.command("compare")
+def benchmark_compare(
+    first: Annotated[Path, typer.Argument(help="Folder of run A.")],
+    second: Annotated[Path, typer.Argument(help="Folder of run B, of the same rows, folds and seeds.")],
+    name: Annotated[
+        list[str] | None, typer.Option(help="What a run is called: twice, for A and B; else by their protocols.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the comparison as JSON.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap resamples of the women.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the resamples.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two runs of one benchmark: A minus B, by a bootstrap that draws the same women for both.
+
+    \b
+    Examples:
+      mammoseek benchmark compare fine-tuned frozen
+      mammoseek benchmark compare fine-tuned frozen --name tuned --name frozen --json
+    """
+    from classifiers.benchmark import compare_benchmarks
+
+    if name is not None and len(name) != 2:
+        raise typer.BadParameter("--name is given twice or not at all")
+    if output is not None:
+        check_output(output)
+    names = None if name is None else (name[0], name[1])
+    found = compare_benchmarks(first, second, names=names, resamples=resamples, seed=seed)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(found.to_text())
+    if output is not None:
+        found.save(output)
+        say(f"Comparison in {output}")
 
 
 # --------------------------------------------------------------------------------------------------- demo

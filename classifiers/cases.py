@@ -18,7 +18,7 @@ from embedder.checkpoint import ModelError, read_card
 from embedder.crops import RoiCrop
 from embedder.embedding import EmbeddedFinding, Embedder
 from embedder.findings import Box
-from embedder.montage import Panel, check_montage_path, draw_montage
+from embedder.montage import Panel, caption_lines, check_montage_path, draw_montage
 from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
 from errors import MammoseekError
@@ -295,13 +295,13 @@ def draw_answer(
             frame=source.frame,
             allow_for_processing=source.allow_for_processing,
         )
-    query = Panel(crop, "query", _lines(known), known.get("pathology"))
+    query = Panel(crop, "query", caption_lines(known), known.get("pathology"))
     panels = []
     for neighbour in answer.neighbours:
         record = neighbour.record
         crop = _row_crop(gallery, record, preparation)
         title = f"{neighbour.rank}: {record.get('pathology') or 'outcome unknown'}, {neighbour.similarity:.3f}"
-        panels.append(Panel(crop, title, _lines(record), record.get("pathology")))
+        panels.append(Panel(crop, title, caption_lines(record), record.get("pathology")))
     identity = gallery.identity
     heading = (
         f"Most similar {identity.granularity}s of other women (cosine similarity).  "
@@ -312,19 +312,6 @@ def draw_answer(
     if answer.no_close_precedent:
         heading = f"NO CLOSE PRECEDENT: these are far.  {heading}"
     draw_montage(query, panels, path, heading=heading)
-
-
-def _lines(record: dict[str, Any]) -> tuple[str, ...]:
-    if not record:
-        return ()
-    density = f"density {record['density']}" if record.get("density") else None
-    lesion = " ".join(str(record[name]) for name in ("margin", "lesion_type") if record.get(name))
-    side = " ".join(str(record[name]) for name in ("laterality", "view") if record.get(name))
-    return (
-        f"{record['row_id']} ({record['patient_id']})",
-        lesion or "lesion type unknown",
-        ", ".join(part for part in (density, side) if part) or "-",
-    )
 
 
 def _row_crop(gallery: DrawnGallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:

@@ -85,9 +85,9 @@ def evaluate_model(
     _check_seed(seed)
     embedder = Embedder.load(model, device=device)
     known = _seen_women(frame, embedder.card, workers)
-    frame = _rows_of(frame, embedder.granularity)
+    frame = rows_of(frame, embedder.granularity)
     digest = manifest_digest(frame)
-    vectors, frame, failures = _embed(embedder, frame, workers, progress)
+    vectors, frame, failures = embed_rows(embedder, frame, workers, progress)
     keys = patient_key(frame).to_numpy(dtype=object)
     chosen = choose_targets(frame, targets, embedder.granularity)
     seen = np.array([key in known for key in keys], np.bool_)
@@ -161,7 +161,7 @@ def cross_validate(
     if not frozen:
         _check_seed(recipe.training.seed + seed)
     granularity = recipe.preparation.granularity
-    frame = _rows_of(frame, granularity)
+    frame = rows_of(frame, granularity)
     digest = manifest_digest(frame)
     with ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -174,7 +174,7 @@ def cross_validate(
             place = fold_model(folder, recipe, 0, folds, frozen=True)
             model_digest = pretrained_model(place, recipe.network, recipe.preparation)
             embedder = Embedder.load(place, device=device)
-            vectors, frame, failures = _embed(embedder, frame, workers, progress)
+            vectors, frame, failures = embed_rows(embedder, frame, workers, progress)
         else:
             margin = choose_augmentation(recipe.training, recipe.preparation).margin
             crops = load_crops(frame, recipe.preparation, margin=margin, workers=workers, progress=progress)
@@ -289,7 +289,12 @@ def _seen_women(frame: pd.DataFrame, card: ModelCard, workers: int | None) -> se
     return known
 
 
-def _rows_of(frame: pd.DataFrame, granularity: str) -> pd.DataFrame:
+def rows_of(frame: pd.DataFrame, granularity: str) -> pd.DataFrame:
+    """Return a manifest's rows of one granularity.
+
+    Raises:
+        ClassificationError: There are none.
+    """
     rows = frame[frame["granularity"] == granularity].reset_index(drop=True)
     if rows.empty:
         raise ClassificationError(
@@ -304,9 +309,23 @@ def _strata(frame: pd.DataFrame, targets: Sequence[str]) -> npt.NDArray[np.objec
     return frame[name].to_numpy(dtype=object)
 
 
-def _embed(
+def embed_rows(
     embedder: Embedder, frame: pd.DataFrame, workers: int | None, progress: Progress | None
 ) -> tuple[npt.NDArray[np.float32], pd.DataFrame, list[tuple[str, str]]]:
+    """Embed a manifest's rows and keep their order.
+
+    Args:
+        embedder: The model.
+        frame: The rows, of its granularity.
+        workers: Threads that read images.
+        progress: Called with rows done, rows in all and what is under way.
+
+    Returns:
+        float32 (n, d) vectors, their n rows, and row id and reason of those that failed.
+
+    Raises:
+        ClassificationError: None can be read.
+    """
     parts, records, failures = [], [], []
     done = 0
     for batch in embedder.embed_manifest(frame, workers=workers):
@@ -371,7 +390,7 @@ def _run_fold(
     )
     embedder = Embedder.load(place, device=device)
     check_unseen(embedder.card, patient_key(frame.iloc[fold.test]), place)
-    vectors, embedded, failures = _embed(embedder, frame, workers, None)
+    vectors, embedded, failures = embed_rows(embedder, frame, workers, None)
     if failures or not embedded["row_id"].equals(frame["row_id"]):
         raise ClassificationError(place, f"{len(failures)} images could be read before the training and not after it")
     return _predict(vectors, frame, fold, targets, seed), result.digest

@@ -76,7 +76,8 @@ class TargetScores:
         classes: Findings and women of each class.
         positive: The class that `auc` and `f1` are of; None where there is none.
         scores: Of all queries with a label.
-        breakdown: By column and value, of the queries with that value.
+        breakdown: By column and value, of the queries with that value; by the label itself first, where accuracy is
+            the sensitivity for that class.
         calibration: By method, what the calibrations rest on.
         notes: What could not be scored, and why.
     """
@@ -213,8 +214,8 @@ def make_scorecard(
         target = pool_target(folds, name)
         everyone = np.ones(len(queries), dtype=bool)
         breakdown = {}
-        for column in BREAKDOWNS:
-            values = queries[column].to_numpy(dtype=object)
+        for column in dict.fromkeys((name, *BREAKDOWNS)):
+            values = target.labels if column == name else queries[column].to_numpy(dtype=object)
             known = target.known & ~np.asarray(pd.isna(values), dtype=bool)
             present = count_classes(values[known], women[known])
             breakdown[column] = {value: _score(target, queries, values == value, resamples, seed) for value in present}

@@ -29,6 +29,11 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def context_lines(title: str, context: Mapping[str, Any]) -> list[str]:
     """Return the context of a scorecard or a comparison as the lines that stand above its figures."""
+    return [title, *table(context_rows(context))]
+
+
+def context_rows(context: Mapping[str, Any]) -> list[list[str]]:
+    """Return the context of a scorecard or a comparison as rows of two cells."""
     interval, folds = context["interval"], context["folds"]
     sizes = sorted({fold["gallery_women"] for fold in folds})
     gallery = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -47,7 +52,7 @@ def context_lines(title: str, context: Mapping[str, Any]) -> list[str]:
     ]
     if len(folds) > 1:
         rows.append(["auc", "of probabilities pooled over folds: slightly pessimistic"])
-    return [title, *table(rows)]
+    return rows
 
 
 def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
@@ -74,10 +79,15 @@ def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
                 rows.append([title, *(_figure(scores[score], asked) for scores in made.values())])
             lines += table(rows)
         for column, groups in target.breakdown.items():
-            lines += _breakdown(column, groups, "auc" if target.positive else "accuracy")
+            lines += _breakdown(column, groups, breakdown_score(name, column, target.positive))
         lines += [f"  {METHOD_TITLES[method]}: {text}" for method, text in _bases(target.calibration)]
         lines += [f"  note: {note}" for note in target.notes]
     return lines
+
+
+def breakdown_score(label: str, column: str, positive: str | None) -> str:
+    """Return the score of classification that a breakdown shows: within one class there is no AUC."""
+    return "auc" if positive and column != label else "accuracy"
 
 
 def _figure(estimate: Estimate, asked: int) -> str:

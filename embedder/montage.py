@@ -3,9 +3,10 @@
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,6 +101,24 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def caption_lines(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the lines below a panel: what is known of a case, from a manifest's row or a gallery's case record.
+
+    Args:
+        record: Its cells; None or absent where unknown. Empty for a place of which nothing is known.
+    """
+    if not record:
+        return ()
+    density = f"density {record['density']}" if record.get("density") else None
+    lesion = " ".join(str(record[name]) for name in ("margin", "lesion_type") if record.get(name))
+    side = " ".join(str(record[name]) for name in ("laterality", "view") if record.get(name))
+    return (
+        f"{record['row_id']} ({record['patient_id']})",
+        lesion or "lesion type unknown",
+        ", ".join(part for part in (density, side) if part) or "-",
+    )
 
 
 def check_montage_path(path: Path) -> None:

@@ -68,10 +68,24 @@ class Recipe:
             content = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(path, f"can't be read as a TOML recipe ({error})") from error
+        return cls.from_options(content, granularity, str(path))
+
+    @classmethod
+    def from_options(cls, content: Mapping[str, Any], granularity: str | None, subject: str) -> "Recipe":
+        """Return a recipe of nested options, such as a TOML file holds.
+
+        Args:
+            content: The options; what they leave out keeps our defaults.
+            granularity: Whose defaults; None takes what `preparation` says, else `finding`.
+            subject: What an error is about.
+
+        Raises:
+            ModelError: An option is unknown, of the wrong type or out of its range.
+        """
         preparation = content.get("preparation")
         said = preparation.get("granularity") if isinstance(preparation, dict) else None
         base = cls.default(str(said if said is not None else granularity or "finding"))
-        return base._updated(content, str(path))
+        return base._updated(content, subject)
 
     def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """Return the recipe with some options set, each as `table.option=value` with the value in TOML.
