@@ -18,6 +18,8 @@ So 0.5 is what neighbours drawn at random would give, of a rare label as of a fr
 of a rare label would be called atypical. What is unknown is not atypical: a row has no score (NaN) where its label is
 missing, or where all other women have that label, or none has.
 
+Where there are hardly more other women than neighbours, nearly all of them are asked, and every score is near chance.
+
 A query's own woman is no witness either: the rows that may answer her are chosen as if she were not in the gallery.
 """
 
@@ -46,7 +48,8 @@ NEIGHBOURS = 10
 """Neighbours that are asked of each row."""
 
 MOST_ROWS_AT_ONCE = 20_000
-"""Rows of a gallery whose scores are computed when a question needs them; about ten seconds on two cores."""
+"""Rows of a gallery whose scores are computed when a question needs them: 20,000 rows of 512 numbers took 21 s
+on one thread."""
 
 MOST_CLASSES = 100
 """A column with more different values is no label: an identifier, a path, an age."""
