@@ -709,6 +709,47 @@ def index_compact(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
         say(f"{segments} segments, {fewer} fewer than before")
 
 
+@index_app.command("typicality")
+def index_typicality(
+    gallery: GalleryPlace,
+    label: Annotated[str, typer.Option(help="The label column to judge by, such as pathology.", metavar="COLUMN")],
+    below: Annotated[
+        float | None, typer.Option(help="Only rows with a smaller score; 0.5 is chance.", metavar="SCORE")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List a gallery's rows by how well their neighbours agree with their label, most doubtful first.
+
+    Ten neighbours are asked, one of each other woman, and compared with how frequent the label is: 0.5 is what women
+    drawn at random would say, 0 a label that all neighbours contradict. A doubtful row is a rare case, a bad crop or a
+    wrong label: look at it before you believe either.
+
+    \b
+    Examples:
+      mammoseek index typicality gallery --label pathology
+      mammoseek index typicality gallery --label density --below 0.3 --json
+    """
+    from index.doubtful import judge_rows
+
+    with progress_bar("Asking neighbours") as progress:
+        found = judge_rows(gallery, label, below=below, progress=progress).to_dict()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (*(row[name] for name in ("row_id", "dataset", "patient_id", "label", "typicality")), _line(row["neighbours"]))
+        for row in found["rows"]
+    ]
+    print_table(("row", "data set", "woman", label, "typicality", "neighbours"), rows)
+    context = found["context"]
+    named = "" if below is None else f", {len(rows)} are below {below:g}"
+    typer.echo(
+        f"{found['judged']} of {context['rows']} {context['granularity']}s could be judged{named}; 0.5 is chance."
+        f" {label} is known of {context['labelled_rows']}, of {context['labelled_women']} women."
+        f" Model {context['model_digest'][:12]}, gallery generation {context['gallery_generation']}."
+    )
+
+
 @index_app.command("copy")
 def index_copy(
     source: Annotated[str, typer.Argument(help="Folder of the gallery, or its address on Milvus.")],
@@ -785,6 +826,14 @@ def query_command(
         float | None, typer.Option(help="Smallest similarity of a neighbour. Without -k: all that reach it.")
     ] = None,
     where: Where = None,
+    typical_only: Annotated[
+        str | None,
+        typer.Option(
+            help="Only neighbours whose own neighbours don't contradict their label: pathology, or pathology:0.5 for a"
+            " typicality of 0.5 (chance) or more instead of 0.3. Rows without the label are not held out.",
+            metavar="LABEL",
+        ),
+    ] = None,
     group_by: Annotated[str, typer.Option(help="Limit the rows of one woman, study or lesion.")] = "woman",
     per_group: Annotated[int, typer.Option(min=0, help="Rows of one group at most; 0 for no limit.")] = 1,
     per_class: Annotated[
@@ -827,6 +876,7 @@ def query_command(
       mammoseek query gallery cc.dcm --box 900,700,1100,930 --also mlo.dcm@1200,800,1500,1130 --per-class pathology
       mammoseek query gallery --row mdb028-1 --prefer margin:0.1 --prefer density:0.05 --like mdb010-1 --unlike mdb005-1
       mammoseek query gallery --row mdb028-1 --minimum 0.9
+      mammoseek query gallery --row mdb028-1 --typical-only pathology
       mammoseek query milvus://localhost:19530/findings --row mdb028-1
     """
     from classifiers.cases import ask_source
@@ -834,6 +884,7 @@ def query_command(
     from index.facets import Facet
     from index.grouping import PerClass
     from index.refinement import Refinement
+    from index.typicalrows import Typical
 
     names: list[str | None] = [*row] if row else [None]
     first, *further = [
@@ -855,6 +906,7 @@ def query_command(
             refinement=Refinement(tuple(like or ()), tuple(unlike or ())) if like or unlike else None,
             fusion=fusion,  # type: ignore[arg-type]
             least_percentile=least_percentile,
+            typical=None if typical_only is None else Typical.parse(typical_only),
         ),
         further=further,
         model=model,

@@ -97,6 +97,8 @@ class Answer:
         agreements: float64 (m,) what the facets added to each similarity: neighbours are in the order of the sum. None
             without facets.
         closeness: How close the nearest precedent is; None where nothing is said of it.
+        atypical_rows: How many rows could have answered but for what their neighbours say of their label; None where
+            that was not asked.
     """
 
     question: Question
@@ -113,6 +115,7 @@ class Answer:
     preferred: tuple[Literal | None, ...] = ()
     agreements: npt.NDArray[np.float64] | None = None
     closeness: Closeness | None = None
+    atypical_rows: int | None = None
 
     @cached_property
     def neighbours(self) -> tuple[Neighbour, ...]:
@@ -158,6 +161,7 @@ class Answer:
             "excluded_dataset": self.excluded_dataset,
             "excluded_rows": self.excluded_rows,
             "allowed_rows": self.allowed_rows,
+            "atypical_rows": self.atypical_rows,
             "notes": list(self.notes),
             "replay": self.replay,
         }

@@ -20,6 +20,7 @@ from index.precedents import closeness, precedents_of
 from index.questions import LARGEST_RANGE, Question
 from index.ranking import Ranked, Scoring, rank_rows
 from index.refinement import movement
+from index.typicalrows import TypicalRows
 from index.vectors import Positions, Vectors
 
 
@@ -60,6 +61,11 @@ class _Part:
         """Return how many rows are left when some are barred, each named once."""
         return self.passing - (len(barred) if self.allowed is None else int(np.count_nonzero(self.allowed[barred])))
 
+    def among(self, rows: Mask) -> "_Part":
+        """Return the part of it that lies among some rows, bool (n,)."""
+        allowed = rows if self.allowed is None else self.allowed & rows
+        return _Part(self.value, allowed, int(np.count_nonzero(allowed)))
+
 
 class Search:
     """What is the same for all queries of one call; checked before anything is computed.
@@ -90,46 +96,65 @@ class Search:
         ]
         self._groups = groups_of(gallery, question.group_by) if question.per_group else None
         self._movement = None if question.refinement is None else movement(gallery, question.refinement)
+        self._typical = None if question.typical is None else TypicalRows(gallery, question.typical)
         Preference(gallery, question.facets, {})
 
     def run(self, asked: Sequence[Asked]) -> list[Answer]:
         """Return one answer per query."""
         barred = [self._barred(query) for query in asked]
+        parts, held_out = self._parts, barred
+        if self._typical is not None:
+            union, beyond = self._typical.divide([self._unseen(query) for query in asked])
+            parts = [part.among(union) for part in parts]
+            held_out = [np.union1d(own, rows) for own, rows in zip(barred, beyond, strict=True)]
         views = [query.views for query in asked]
         if self._movement is not None:
             views = [self._movement.move(own) for own in views]
         preferences = [self._preference(query) for query in asked]
         if self._question.facets or any(len(own) > 1 for own in views):
-            found = [self._ranked(*each) for each in zip(views, preferences, barred, strict=True)]
+            found = [self._ranked(parts, *each) for each in zip(views, preferences, held_out, strict=True)]
         else:
-            found = self._nearest(views, barred)
+            found = self._nearest(parts, views, held_out)
         precedents, origin = precedents_of(self._gallery), self._origin()
-        return [
-            self._answer(*each, precedents, origin)
-            for each in zip(asked, views, preferences, barred, found, strict=True)
-        ]
+        answers = []
+        for place, query in enumerate(asked):
+            counts = [part.available(held_out[place]) for part in parts]
+            atypical = None
+            if self._typical is not None:
+                atypical = sum(part.available(barred[place]) for part in self._parts) - sum(counts)
+            answers.append(
+                self._answer(
+                    query, views[place], preferences[place], counts, atypical, found[place], precedents, origin
+                )
+            )
+        return answers
 
     def _barred(self, query: Asked) -> Positions:
         """Return the rows that must not answer a query, each once."""
-        positions = query.exclusion.positions
-        if query.question.include_same_patient:
-            positions = positions[:0]
-        if query.own is not None:
-            positions = np.union1d(positions, np.array(query.own, np.int64))
+        positions = self._unseen(query)
         if self._movement is not None and self._question.refinement.exclude_examples:  # type: ignore[union-attr]
             positions = np.union1d(positions, self._movement.examples)
         return positions
+
+    def _unseen(self, query: Asked) -> Positions:
+        """Return the rows that must not say either which rows are typical: the query's own, each once."""
+        positions = query.exclusion.positions
+        if query.question.include_same_patient:
+            positions = positions[:0]
+        return positions if query.own is None else np.union1d(positions, np.array(query.own, np.int64))
 
     def _preference(self, query: Asked) -> Preference | None:
         facets = self._question.facets
         return Preference(self._gallery, facets, query.known) if facets else None
 
-    def _nearest(self, views: Sequence[Vectors], barred: Sequence[Positions]) -> list[list[Ranked]]:
+    def _nearest(
+        self, parts: Sequence[_Part], views: Sequence[Vectors], barred: Sequence[Positions]
+    ) -> list[list[Ranked]]:
         """Return what is nearest to one vector per query, by part."""
         question, engine = self._question, self._gallery.index
         queries = np.concatenate([np.empty((0, self._gallery.identity.dimension), np.float32), *views])
         by_part = []
-        for part in self._parts:
+        for part in parts:
             if question.k is None:
                 assert question.minimum is not None, "that was checked"
                 near = engine.within(queries, question.minimum, allowed=part.allowed, barred=barred)
@@ -146,9 +171,11 @@ class Search:
                     barred=barred,
                 )
             by_part.append([Ranked(own.positions, own.similarities) for own in hits])
-        return [list(parts) for parts in zip(*by_part, strict=True)]
+        return [list(ranked) for ranked in zip(*by_part, strict=True)]
 
-    def _ranked(self, views: Vectors, preference: Preference | None, barred: Positions) -> list[Ranked]:
+    def _ranked(
+        self, parts: Sequence[_Part], views: Vectors, preference: Preference | None, barred: Positions
+    ) -> list[Ranked]:
         """Return what scores best for one query, by part."""
         question, gallery = self._question, self._gallery
         scoring = Scoring(views, question.fusion, preference, gallery.vectors)
@@ -164,7 +191,7 @@ class Search:
                 allowed=part.allowed,
                 barred=barred,
             )
-            for part in self._parts
+            for part in parts
         ]
 
     def _answer(
@@ -172,7 +199,8 @@ class Search:
         query: Asked,
         views: Vectors,
         preference: Preference | None,
-        barred: Positions,
+        counts: list[int],
+        atypical: int | None,
         found: list[Ranked],
         precedents: Any,
         origin: Mapping[str, Any],
@@ -185,7 +213,8 @@ class Search:
             notes += [
                 f"{name} of the query is not known, so nothing was preferred by it" for name in preference.unknown
             ]
-        counts = [part.available(barred) for part in self._parts]
+        if question.typical is not None and atypical is not None:
+            notes.append(question.typical.note(atypical))
         if question.k is None:
             found = [self._cut(ranked, notes) for ranked in found]
         else:
@@ -226,6 +255,7 @@ class Search:
             () if preference is None else preference.wanted,
             None if preference is None else whole.agreements,
             near,
+            atypical,
         )
 
     def _cut(self, ranked: Ranked, notes: list[str]) -> Ranked:

@@ -12,6 +12,7 @@ from index.facets import Facet
 from index.grouping import GROUPS, PerClass
 from index.ranking import FUSIONS, Fusion
 from index.refinement import Refinement
+from index.typicalrows import Typical
 
 Box = tuple[int, int, int, int]
 
@@ -72,6 +73,8 @@ class Question:
         fusion: How the similarities to several views of the query become one: their mean, or the largest.
         further_views: The views of the query beyond the first.
         least_percentile: Below this percentile of the gallery's own precedents none is close, see `index.precedents`.
+        typical: Keep rows from answering whose neighbours contradict their label, see `index.typicality`; None for no
+            such judgement.
     """
 
     k: int | None = 10
@@ -93,6 +96,7 @@ class Question:
     fusion: Fusion = "mean"
     further_views: tuple[View, ...] = ()
     least_percentile: float = 5.0
+    typical: Typical | None = None
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong before a gallery is asked.
@@ -119,6 +123,8 @@ class Question:
             raise QueryError("percentile", f"{self.least_percentile!r} is none", "give a number from 0 to 100")
         if self.refinement is not None:
             self.refinement.check()
+        if self.typical is not None:
+            self.typical.check()
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -135,6 +141,7 @@ class Question:
             "refinement": None if self.refinement is None else self.refinement.to_dict(),
             "fusion": self.fusion,
             "least_percentile": float(self.least_percentile),
+            "typical": None if self.typical is None else self.typical.to_dict(),
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,7 +31,10 @@ EVERY_COMMAND = (
     ("roi", "sheet"),
     *(("model", name) for name in ("recipe", "pretrained", "info")),
     ("train",),
-    *(("index", name) for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "copy")),
+    *(
+        ("index", name)
+        for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "typicality", "copy")
+    ),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 
@@ -256,6 +259,31 @@ def test_examples_preferences_and_views_are_taken(run, line):
     assert [n["row_id"] for n in by_image["neighbours"]] == [n["row_id"] for n in by_row["neighbours"]]
     assert_clear(run("query", line.gallery, "--row", first, "--prefer", "nothing"), "facet")
     assert_clear(run("query", line.gallery, "--row", first, "--like", "nobody"), "nobody")
+
+
+def test_atypical_rows_are_listed_and_can_be_kept_from_answering(run, line):
+    listed = json.loads(run("index", "typicality", line.gallery, "--label", "lesion_type", "--json").out)
+    assert len(listed["rows"]) == listed["judged"] == 24
+    scores = [row["typicality"] for row in listed["rows"]]
+    assert scores == sorted(scores)
+    least = scores[12]
+    part = run("index", "typicality", line.gallery, "--label", "lesion_type", "--below", least)
+    shown = [line.split()[0] for line in part.out.splitlines()[1:-1]]
+    assert shown == [row["row_id"] for row in listed["rows"] if row["typicality"] < least]
+    assert "24 of 24 findings could be judged" in part.out
+    row = line.frame["row_id"][0]
+    asked = ("query", line.gallery, "--row", row, "-k", 3)
+    held = json.loads(run(*asked, "--typical-only", "lesion_type:1", "--json").out)
+    assert held["atypical_rows"] > 0
+    assert held["replay"]["typical"] == {"label": "lesion_type", "least": 1.0, "neighbours": 10}
+    assert held["allowed_rows"] + held["atypical_rows"] == 22
+    assert "were held out as atypical" in run(*asked, "--typical-only", "lesion_type").out
+    assert_clear(run(*asked, "--typical-only", "colour"), "colour")
+    assert_clear(run(*asked, "--typical-only", "lesion_type:2"), "smallest score")
+    assert_clear(run("index", "typicality", line.gallery, "--label", "age"), "age")
+    assert_clear(run("index", "typicality", line.gallery, "--label", "lesion_type", "--below", 0), "below")
+    assert_clear(run("index", "typicality", line.gallery / "none", "--label", "lesion_type"), "none")
+    assert_clear(run("index", "typicality", "milvus://127.0.0.1:1/findings", "--label", "pathology"), "folder")
 
 
 def test_a_gallery_goes_to_milvus_answers_there_and_comes_back(run, line, tmp_path):

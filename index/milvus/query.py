@@ -1,6 +1,6 @@
 """Asking a gallery on Milvus: the questions of `index.retrieval`, and its answers where the index is exact.
 
-Facets and several views of one finding can't be asked of Milvus.
+Facets, typicality and several views of one finding can't be asked of Milvus.
 """
 
 from collections.abc import Sequence

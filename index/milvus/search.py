@@ -79,6 +79,8 @@ class Search:
             raise QueryError("k", f"Milvus can't return {question.k} neighbours", f"ask for {LARGEST_K} at most")
         if question.facets:
             raise _only_in_a_folder("facets")
+        if question.typical is not None:
+            raise _only_in_a_folder("typicality")
         self._gallery, self._question = gallery, question
         where = None if question.where is None else parse_filter(question.where)
         columns = gallery.by_name

@@ -164,6 +164,7 @@ def test_the_answer_says_all_that_a_reader_needs(gallery: Gallery) -> None:
         "fusion": "mean",
         "further_views": [],
         "least_percentile": 5.0,
+        "typical": None,
     }
     assert (found["excluded_patient"], found["excluded_dataset"], found["excluded_rows"]) == ("W002", "films", 3)
     assert found["replay"]["gallery_generation"] == gallery.generation

@@ -15,6 +15,7 @@ from index.grouping import PerClass
 from index.manifest import GalleryIdentity
 from index.questions import Question
 from index.refinement import Refinement
+from index.typicalrows import Typical
 from index.writer import GalleryWriter, create_gallery
 
 pytest.importorskip("pymilvus", reason="pymilvus is not installed (mammoseek[milvus])", exc_type=ImportError)
@@ -212,6 +213,8 @@ class TestBadQuestions:
     def test_what_milvus_cannot_do(self, both: Any) -> None:
         with pytest.raises(QueryError, match="copy the gallery to a folder"):
             milvusquery.query_row(both[1], "r7", Question(facets=(Facet("density", 0.1),)))
+        with pytest.raises(QueryError, match="typicality: can't be asked of a gallery on Milvus"):
+            milvusquery.query_row(both[1], "r7", Question(typical=Typical("density")))
 
     @pytest.mark.parametrize(
         "question",
