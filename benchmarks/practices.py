@@ -10,8 +10,8 @@ time, not what would be ahead after hours.
 Each practice changes one thing of the default recipe (`PRACTICES`). Women are split into five folds, with the same
 folds for all; the test women ask among the training women, and votes, heads, calibrations and the standardisation of
 descriptors know the training women only. The table has, for each practice, label and score, the figure, the default's,
-and their paired difference with its 95 % interval over women; and the seconds of processor time that the run took. Of `brier` and
-`calibration_error` lower is better.
+and their paired difference with its 95 % interval over women; and the seconds of processor time that the run took. Of
+`brier` and `calibration_error` lower is better.
 
 A hundred differences are looked at here: some of them exclude 0 by chance. What is taken from this table into a recipe
 is measured again, in other folds.

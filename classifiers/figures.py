@@ -20,7 +20,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 """Okabe and Ito's, which the colour-blind can tell apart."""
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SIZE = (4.6, 3.6)  # inches
+_SIZE = (3.9, 3.2)  # inches
 _MOST_ON_MAP = 3000
 _PERPLEXITY = 30
 _FEWEST_ON_MAP = 8

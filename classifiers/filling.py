@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def new_gallery(
     gallery: Place,
     *,
     thumbnails: bool = False,
+    names_only: bool = False,
     engine: Mapping[str, Any] | None = None,
     ray: str | None = None,
     device: str = "auto",
@@ -50,6 +52,7 @@ def new_gallery(
         model: Folder of the model.
         gallery: The gallery, new or of this same model.
         thumbnails: Keep a small picture of each ROI, which is patient data.
+        names_only: Keep the names of the image files without their folders, for a gallery that is passed on.
         engine: Fields of `index.engines.EngineConfig` that are wanted.
         ray: Address of a Ray cluster that embeds, see `embedder.fleet`; this process where there is none.
         device: Where to compute.
@@ -69,7 +72,8 @@ def new_gallery(
         create_gallery(Path(gallery), _identity(embedder))
         _keep_model(model, Path(gallery))
     with _embedding(embedder, model, thumbnails, ray, device, workers) as embed:
-        return _fill(frame, embedder, gallery, embed, engine or {}, device, progress)
+        named = _without_folders(embed) if names_only else embed
+        return _fill(frame, embedder, gallery, named, engine or {}, device, progress)
 
 
 def add_to_gallery(
@@ -250,6 +254,19 @@ def _embedding(
 
     with Fleet(FleetConfig(ray, device=device, threads=workers or 1), model, embedder) as fleet:
         yield lambda rows: fleet.embed_manifest(rows, thumbnails=thumbnails)
+
+
+def _without_folders(
+    embed: Callable[[pd.DataFrame], Iterable[EmbeddedBatch]],
+) -> Callable[[pd.DataFrame], Iterable[EmbeddedBatch]]:
+    """Return the same embedding, of records that name image files and not where they lie."""
+
+    def named(rows: pd.DataFrame) -> Iterable[EmbeddedBatch]:
+        for batch in embed(rows):
+            names = batch.records["path"].map(lambda path: Path(path).name)
+            yield replace(batch, records=batch.records.assign(path=names.astype(batch.records["path"].dtype)))
+
+    return named
 
 
 def _fill(

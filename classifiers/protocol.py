@@ -1,6 +1,7 @@
 """A protocol: all that a benchmark of retrieval and classification depends on, declared in one TOML file."""
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -153,7 +154,7 @@ class Protocol:
         options = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
         options["recipe"] = self.recipe.to_dict()
         options["manifest"] = self.manifest.name if self.manifest is not None else None
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+        return dict(json.loads(json.dumps(options)))  # tuples are lists there, and what is read back is equal
 
 
 def _kinds(name: str, value: object) -> tuple[str, bool]:

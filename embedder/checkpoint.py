@@ -238,6 +238,32 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> st
     return digest
 
 
+def compact_model(source: Path, target: Path) -> str:
+    """Write a model anew with the large weights as 16-bit floats: half the size, for passing it on.
+
+    Weights of one dimension and statistics stay as they are: they are few, and some need the precision. The rounded
+    model is another model: it has another digest, its vectors differ a little, and galleries of the two don't mix.
+
+    Args:
+        source: Folder of the model.
+        target: Folder to write.
+
+    Returns:
+        The digest of the rounded model.
+
+    Raises:
+        ModelError: The source can't be read, a weight is too large for 16 bits, or the target can't be written.
+    """
+    network, card, _ = load_model(source)
+    state = {}
+    for name, value in network.state_dict().items():
+        small = value.half() if value.is_floating_point() and value.dim() > 1 else value
+        if not small.isfinite().all():
+            raise ModelError(source, f"the weight {name} does not fit 16 bits", "keep the model as it is")
+        state[name] = small
+    return save_model(target, state, card)
+
+
 def read_card(folder: Path) -> tuple[ModelCard, str]:
     """Read a model's card and the digest that it claims.
 

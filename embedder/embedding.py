@@ -378,7 +378,10 @@ def pretrained_model(
         ModelError: Descriptors can't be standardised, the folder holds another model, or can't be written.
     """
     network = replace(network, embedding_dimension=None)
-    built = EmbedderNetwork(network, {}, descriptors=feature_count(preparation))
+    # A random start is one model too, the same wherever it is made.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built = EmbedderNetwork(network, {}, descriptors=feature_count(preparation))
     built.check_input(preparation.height, preparation.width)
     women: dict[str, tuple[str, ...]] = {}
     if built.beside is not None:

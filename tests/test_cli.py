@@ -29,12 +29,13 @@ TINY = (
 EVERY_COMMAND = (
     *(("dataset", name) for name in ("read", "check", "terms", "download")),
     ("roi", "sheet"),
-    *(("model", name) for name in ("recipe", "pretrained", "info")),
+    *(("model", name) for name in ("recipe", "pretrained", "compact", "list", "get", "info")),
     ("train",),
     *(
         ("index", name)
         for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "typicality", "copy")
     ),
+    *(("benchmark", name) for name in ("retrieval", "compare")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 
@@ -712,3 +713,28 @@ def test_ctrl_c_while_indexing_keeps_what_was_committed(line, tmp_path):
         command_line("index", "verify", gallery), env=environment(), capture_output=True, text=True
     )
     assert verified.returncode == 0, verified.stdout
+
+
+def test_a_declared_benchmark_is_run_and_compared(run, synthetic_manifest, tmp_path):
+    write_manifest(synthetic_manifest(12), tmp_path / "mine.csv")
+    (tmp_path / "protocol.toml").write_text(
+        'name = "mine"\nmanifest = "mine.csv"\nmodel = "pretrained"\nfolds = 2\nresamples = 100\n'
+        'labels = ["pathology"]\n[recipe.network]\nbackbone = "test_efficientnet"\nweights = "none"\n'
+        "[recipe.preparation]\nheight = 48\nwidth = 48\n"
+    )
+    result = run("benchmark", "retrieval", tmp_path / "protocol.toml", "-o", tmp_path / "run", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["targets"]["pathology"]["scores"]["women"] == 12
+    compared = run("benchmark", "compare", tmp_path / "run", tmp_path / "run", "-o", tmp_path / "c.json")
+    assert compared.code == 0, compared.err
+    assert "+0.000 [+0.000, +0.000]" in compared.out
+    assert json.loads((tmp_path / "c.json").read_text())["a"]
+    for arguments, cause in (
+        (("retrieval", tmp_path / "none.toml", "-o", tmp_path / "x"), "can't be read as a TOML protocol"),
+        (("retrieval", tmp_path / "protocol.toml", "-o", tmp_path / "x", "--data", tmp_path), "needs no folder"),
+        (("compare", tmp_path, tmp_path), "scorecard.json"),
+    ):
+        failed = run("benchmark", *arguments)
+        assert failed.code == 1
+        assert cause in failed.err
+        assert "Traceback" not in failed.err
