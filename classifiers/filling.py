@@ -72,8 +72,10 @@ def new_gallery(
         create_gallery(Path(gallery), _identity(embedder))
         _keep_model(model, Path(gallery))
     with _embedding(embedder, model, thumbnails, ray, device, workers) as embed:
-        named = _without_folders(embed) if names_only else embed
-        return _fill(frame, embedder, gallery, named, engine or {}, device, progress)
+        if names_only:
+            embed = _without_folders(embed, dict(zip(frame["row_id"], frame["path"], strict=True)))
+            frame = _named(frame)
+        return _fill(frame, embedder, gallery, embed, engine or {}, device, progress)
 
 
 def add_to_gallery(
@@ -257,16 +259,27 @@ def _embedding(
 
 
 def _without_folders(
-    embed: Callable[[pd.DataFrame], Iterable[EmbeddedBatch]],
+    embed: Callable[[pd.DataFrame], Iterable[EmbeddedBatch]], places: Mapping[str, str]
 ) -> Callable[[pd.DataFrame], Iterable[EmbeddedBatch]]:
-    """Return the same embedding, of records that name image files and not where they lie."""
+    """Return the same embedding, from and to rows that name image files and not where they lie.
+
+    Args:
+        embed: The embedding.
+        places: By row id, the image's path.
+    """
 
     def named(rows: pd.DataFrame) -> Iterable[EmbeddedBatch]:
-        for batch in embed(rows):
-            names = batch.records["path"].map(lambda path: Path(path).name)
-            yield replace(batch, records=batch.records.assign(path=names.astype(batch.records["path"].dtype)))
+        full = rows.assign(path=rows["row_id"].map(places).astype(rows["path"].dtype))
+        for batch in embed(full):
+            yield replace(batch, records=_named(batch.records))
 
     return named
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows whose images are called by their names, without folders."""
+    names = rows["path"].map(lambda path: Path(path).name)
+    return rows.assign(path=names.astype(rows["path"].dtype))
 
 
 def _fill(

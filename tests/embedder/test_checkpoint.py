@@ -16,6 +16,7 @@ from embedder.checkpoint import (
     ModelCard,
     ModelError,
     card_checksum,
+    compact_model,
     image_digests,
     load_model,
     read_card,
@@ -244,3 +245,32 @@ def test_a_card_knows_its_women_without_naming_them(card: ModelCard) -> None:
 def test_reading_a_card_alone(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
     digest = save_model(tmp_path, network.state_dict(), card)
     assert read_card(tmp_path) == (card, digest)
+
+
+def test_a_compact_model_is_half_the_size_and_another_model(
+    tmp_path: Path, card: ModelCard, network: EmbedderNetwork
+) -> None:
+    digest = save_model(tmp_path / "whole", network.state_dict(), card)
+    small = compact_model(tmp_path / "whole", tmp_path / "small")
+    assert small != digest
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < 0.65 * sizes[0]
+    loaded, told, again = load_model(tmp_path / "small")
+    assert (again, told.heads, told.women) == (small, card.heads, card.women)
+    images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = (each.eval()(images).embedding for each in (network, loaded))
+    assert first.dtype == second.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(first, second).min() > 0.999
+    # Rounding what is rounded changes nothing.
+    assert compact_model(tmp_path / "small", tmp_path / "again") == small
+
+
+def test_a_weight_that_16_bits_can_not_hold_is_told(tmp_path: Path, card: ModelCard, network: EmbedderNetwork) -> None:
+    state = network.state_dict()
+    name = next(name for name, value in state.items() if value.dim() > 1)
+    state[name] = state[name].clone().fill_(1e6)
+    save_model(tmp_path / "whole", state, card)
+    with pytest.raises(ModelError, match=f"the weight {name} does not fit 16 bits"):
+        compact_model(tmp_path / "whole", tmp_path / "small")
+    assert not (tmp_path / "small").exists()
