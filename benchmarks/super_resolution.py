@@ -6,8 +6,7 @@ The network is trained on the films of four fifths of the women of RSNA into the
 already. Films of women that it has not seen, those of the last fifth and of mini-MIAS, are then halved (each pixel the
 mean of four) and enlarged again by the network, by bicubic and by Lanczos interpolation, and compared with what they
 were, inside the breast: peak signal-to-noise ratio (dB, full scale 1) and structural similarity (Wang et al., IEEE
-Trans Image Process 13, 2004). A second network, trained on one half of mini-MIAS's women and measured on the other,
-says what films of the same kind to learn from would add.
+Trans Image Process 13, 2004).
 
 Its effect on retrieval is measured with the packaged network, as a preparation at inputs where most crops are larger
 than their place on the film: the frozen ImageNet network in five folds of mini-MIAS's women, against the same without.
@@ -17,8 +16,6 @@ Every row has the paired difference and its 95 % interval over women. A run of m
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +55,9 @@ from errors import MammoseekError
 from index.metrics import bootstrap_interval, paired_difference
 
 LICENCE = "trained on films that are for research only (RSNA 2022 screening, by the rules of its competition)"
-OWN_LICENCE = "trained on films that are for research only (mini-MIAS)"
 INPUT = ("preparation.height=224", "preparation.width=224")
 NETWORK = "srcnn-rsna"
+PARTS = ("pixels", "retrieval")
 INTERPOLATIONS = ("bicubic", "lanczos")
 
 
@@ -100,28 +97,28 @@ def fidelity(found: Pixels, truth: Pixels, mask: npt.NDArray[np.bool_]) -> dict[
     return {"psnr": -10 * float(np.log10(max(error, 1e-12))), "ssim": float(similar[mask].mean())}
 
 
-def enlarged(pixels: Pixels, networks: Mapping[str, SuperResolution]) -> dict[str, Pixels]:
+def enlarged(pixels: Pixels, network: SuperResolution) -> dict[str, Pixels]:
     """Enlarge an image by two in every way that is compared.
 
     Args:
         pixels: float32 (rows, columns) in [0, 1].
-        networks: By the names of the runs.
+        network: The network, which is one of them.
     """
     size = (SCALE * pixels.shape[1], SCALE * pixels.shape[0])
     lanczos = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4), np.float32)
     return {
         "bicubic": np.clip(bicubic(pixels), 0, 1),
         "lanczos": np.clip(lanczos, 0, 1),
-        **{name: network.enlarge(pixels) for name, network in networks.items()},
+        NETWORK: network.enlarge(pixels),
     }
 
 
-def measure_films(frame: pd.DataFrame, networks: Mapping[str, SuperResolution], progress: str) -> pd.DataFrame:
+def measure_films(frame: pd.DataFrame, network: SuperResolution, progress: str) -> pd.DataFrame:
     """Halve and enlarge one film of each woman.
 
     Args:
-        frame: A manifest of women that the networks have not seen.
-        networks: By the names of the runs.
+        frame: A manifest of women that the network has not seen.
+        network: The network.
         progress: What the line on the terminal says is under way.
 
     Returns:
@@ -136,44 +133,42 @@ def measure_films(frame: pd.DataFrame, networks: Mapping[str, SuperResolution], 
         height, width = ((place[-1] + 1 - place[0]) // SCALE * SCALE for place in (down, across))
         place = slice(down[0], down[0] + height), slice(across[0], across[0] + width)
         truth, mask = np.ascontiguousarray(prepared.pixels[place]), prepared.mask[place]
-        for run, found in enlarged(halved(truth), networks).items():
+        for run, found in enlarged(halved(truth), network).items():
             rows.append({"woman": film["woman"], "run": run, **fidelity(found, truth, mask)})
         print(f"\r{progress}: {done}/{len(frame)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return pd.DataFrame(rows)
 
 
-def fidelity_rows(films: pd.DataFrame, runs: Mapping[str, SuperResolution], resamples: int) -> list[dict[str, Any]]:
-    """Return the table's rows of a set of films: each network against each interpolation.
+def fidelity_rows(films: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
+    """Return the table's rows of a set of films: the network against each interpolation.
 
     Args:
         films: As `measure_films` returns them.
-        runs: The networks.
         resamples: Bootstrap resamples of the women.
     """
     rows = []
     for score in ("psnr", "ssim"):
         by_run = films.pivot_table(index="woman", columns="run", values=score)
         women = by_run.index.to_numpy(dtype=object)
-        for run in runs:
-            figure = bootstrap_interval(by_run[run], women, resamples=resamples)
-            for against in INTERPOLATIONS:
-                difference = paired_difference(by_run[run], by_run[against], women, resamples=resamples)
-                rows.append(
-                    {
-                        "part": "pixels",
-                        "score": score,
-                        **{name: getattr(figure, name) for name in ("value", "low", "high")},
-                        "default": float(by_run[against].mean()),
-                        "difference": difference.value,
-                        "difference_low": difference.low,
-                        "difference_high": difference.high,
-                        "items": difference.items,
-                        "women": difference.women,
-                        "run": run,
-                        "against": against,
-                    }
-                )
+        figure = bootstrap_interval(by_run[NETWORK], women, resamples=resamples)
+        for against in INTERPOLATIONS:
+            difference = paired_difference(by_run[NETWORK], by_run[against], women, resamples=resamples)
+            rows.append(
+                {
+                    "part": "pixels",
+                    "score": score,
+                    **{name: getattr(figure, name) for name in ("value", "low", "high")},
+                    "default": float(by_run[against].mean()),
+                    "difference": difference.value,
+                    "difference_low": difference.low,
+                    "difference_high": difference.high,
+                    "items": difference.items,
+                    "women": difference.women,
+                    "run": NETWORK,
+                    "against": against,
+                }
+            )
     return rows
 
 
@@ -229,27 +224,16 @@ def run(arguments: argparse.Namespace) -> None:
     rsna = read_dataset("rsna", arguments.rsna).frame
     learned, unseen = split_women(rsna, 0.8, options.seed)
     network = _network(arguments.network, learned, options, LICENCE)
+    mias = read_dataset("mini-mias", find_data(arguments.mini_mias)).frame
     rows: list[dict[str, Any]] = []
     if "pixels" in arguments.parts:
-        mias = read_dataset("mini-mias", find_data(arguments.mini_mias)).frame
-        own_learned, own_unseen = split_women(mias, 0.5, options.seed)
-        # Fewer films, as many patches.
-        own_options = replace(options, patches_per_image=100)
-        own = _network(
-            arguments.network.with_name(f"{arguments.network.name}-mini-mias"), own_learned, own_options, OWN_LICENCE
-        )
-        networks = {"trained on RSNA": network, "trained on mini-MIAS": own}
-        for name, films, compared_networks in (
-            ("rsna", unseen, {"trained on RSNA": network}),
-            ("mini-mias", own_unseen, networks),
-        ):
-            measured = measure_films(films, compared_networks, f"films of {name}")
-            rows += [{"data": name, **row} for row in fidelity_rows(measured, compared_networks, arguments.resamples)]
+        for name, films in (("rsna", unseen), ("mini-mias", mias)):
+            measured = measure_films(films, network, f"films of {name}")
+            rows += [{"data": name, **row} for row in fidelity_rows(measured, arguments.resamples)]
             _write(rows, network, arguments.output)
     if "retrieval" in arguments.parts:
         if network.digest != NETWORKS[NETWORK]:
             raise MammoseekError(arguments.network, f"is not {NETWORK}, which retrieval is measured with")
-        mias = read_dataset("mini-mias", find_data(arguments.mini_mias)).frame
         rows += [{"data": "mini-mias", **row} for row in retrieval_rows(mias, arguments.seeds, arguments.resamples)]
         _write(rows, network, arguments.output)
 
@@ -282,8 +266,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rsna", type=Path, required=True, help="folder of the RSNA set")
     parser.add_argument("--mini-mias", type=Path, help="folder of mini-MIAS")
     parser.add_argument("--network", type=Path, required=True, help="folder of the network; trained if it is not there")
-    parser.add_argument("--parts", nargs="+", choices=("pixels", "retrieval"), default=["pixels", "retrieval"])
-    parser.add_argument("--steps", type=int, default=4000, help="batches of the training (4000)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--steps", type=int, default=3000, help="batches of the training (3000)")
     parser.add_argument("--seed", type=int, default=0, help="of split and training (0)")
     parser.add_argument("--seeds", type=int, default=3, help="how often the folds of retrieval are drawn (3)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of the women (2000)")

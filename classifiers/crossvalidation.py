@@ -14,7 +14,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak, patient_folds
-from classifiers.leaks import check_unseen
+from classifiers.leaks import check_super_resolution, check_unseen
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
 from classifiers.targets import choose_targets
@@ -147,6 +147,7 @@ def cross_validate(
         _check_seed(recipe.training.seed + seed)
     granularity = recipe.preparation.granularity
     frame = _rows_of(frame, granularity)
+    check_super_resolution(frame, recipe.preparation.super_resolution, workers)
     digest = manifest_digest(frame)
     with ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from embedder.superresolution.network import SuperResolution, SuperResolutionError, load_network
 
-NETWORKS: dict[str, str] = {}
+NETWORKS: dict[str, str] = {"srcnn-rsna": "292437c22ade4d111cb5e6ba6ad0433864d6544d15a7771e3fc9f501889b9627"}
 """SHA-256 of the weights that each name of `PreparationConfig.super_resolution` stands for."""
+
+ROLE = "super-resolution"
+"""What a woman was to a model whose preparation enlarges by a network that learned from her films."""
 
 _HOME = Path(__file__).resolve().parent
 
@@ -34,3 +37,18 @@ def packaged_network(name: str) -> SuperResolution:
             "install mammoseek again",
         )
     return network
+
+
+def seen_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the digests of the women, and of the image files, that a network was trained on; none for `none`.
+
+    Args:
+        name: One of `NETWORKS`, or `none`.
+
+    Raises:
+        SuperResolutionError: See `packaged_network`.
+    """
+    if name == "none":
+        return (), ()
+    card = packaged_network(name).card
+    return card["women"], card["images"]
