@@ -172,40 +172,31 @@ def fidelity_rows(films: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
     return rows
 
 
-def retrieval_rows(frame: pd.DataFrame, seeds: int, resamples: int) -> list[dict[str, Any]]:
+def retrieval_rows(frame: pd.DataFrame, seed: int, resamples: int) -> list[dict[str, Any]]:
     """Cross-validate the frozen network with and without super-resolution.
 
     Args:
         frame: The manifest of mini-MIAS.
-        seeds: How many times the folds are drawn.
+        seed: Of the folds.
         resamples: Bootstrap resamples of the women.
     """
     plain = Recipe.default("finding").with_settings(INPUT)
     changed = plain.with_settings([f"preparation.super_resolution={NETWORK}"])
+    runs = [cross_validate(frame, recipe, frozen=True, resamples=resamples, seed=seed) for recipe in (changed, plain)]
+    named = {"run": f"frozen, 224 x 224, {NETWORK}", "against": "frozen, 224 x 224", "seed": seed}
+    return [{**row, **named} for row in compared(runs[0], runs[1], resamples, seed)]
+
+
+def finer_than_film(frame: pd.DataFrame) -> int:
+    """Return how many findings of a manifest have a crop of finer pixels than their film's: those are enlarged.
+
+    Args:
+        frame: A manifest whose films have a known spacing.
+    """
     findings = frame[frame["granularity"] == "finding"].reset_index(drop=True)
-    crops = [read.crop for read in read_rois(findings, plain.preparation)]
-    # Fewer millimetres to a pixel of the crop than to one of the film.
-    finer = sum(
-        crop is not None and crop.mm_per_pixel is not None and crop.mm_per_pixel < spacing
-        for crop, spacing in zip(crops, findings["spacing_mm"], strict=True)
-    )
-    rows = []
-    for seed in range(seeds):
-        runs = [
-            cross_validate(frame, recipe, frozen=True, resamples=resamples, seed=seed) for recipe in (changed, plain)
-        ]
-        rows += [
-            {
-                **row,
-                "run": f"frozen, 224 x 224, {NETWORK}",
-                "against": "frozen, 224 x 224",
-                "seed": seed,
-                "crops_enlarged": finer,
-            }
-            for row in compared(runs[0], runs[1], resamples, seed)
-        ]
-        print(f"retrieval: seed {seed}", file=sys.stderr, flush=True)
-    return rows
+    preparation = Recipe.default("finding").with_settings(INPUT).preparation
+    spacings = [read.crop.mm_per_pixel if read.crop is not None else None for read in read_rois(findings, preparation)]
+    return sum(crop is not None and crop < film for crop, film in zip(spacings, findings["spacing_mm"], strict=True))
 
 
 def main() -> None:
@@ -234,8 +225,12 @@ def run(arguments: argparse.Namespace) -> None:
     if "retrieval" in arguments.parts:
         if network.digest != NETWORKS[NETWORK]:
             raise MammoseekError(arguments.network, f"is not {NETWORK}, which retrieval is measured with")
-        rows += [{"data": "mini-mias", **row} for row in retrieval_rows(mias, arguments.seeds, arguments.resamples)]
-        _write(rows, network, arguments.output)
+        enlarged_crops = finer_than_film(mias)
+        for seed in range(arguments.seeds):
+            found = retrieval_rows(mias, seed, arguments.resamples)
+            rows += [{"data": "mini-mias", **row, "crops_enlarged": enlarged_crops} for row in found]
+            _write(rows, network, arguments.output)
+            print(f"retrieval: seed {seed}", file=sys.stderr, flush=True)
 
 
 def _network(folder: Path, frame: pd.DataFrame, options: SuperResolutionTraining, licence: str) -> SuperResolution:

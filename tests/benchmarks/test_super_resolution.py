@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.super_resolution import NETWORK, enlarged, fidelity, fidelity_rows, measure_films, split_women
+from benchmarks.super_resolution import (
+    NETWORK,
+    enlarged,
+    fidelity,
+    fidelity_rows,
+    finer_than_film,
+    measure_films,
+    split_women,
+)
 from embedder.findings import patient_key
 from embedder.superresolution import packaged_network
 
@@ -46,3 +54,11 @@ def test_every_way_gives_the_same_size() -> None:
     found = enlarged(np.random.default_rng(0).random((9, 14), dtype=np.float32), packaged_network(NETWORK))
     assert set(found) == {"bicubic", "lanczos", NETWORK}
     assert {image.shape for image in found.values()} == {(18, 28)}
+
+
+def test_crops_that_are_finer_than_their_film_are_counted(synthetic_manifest: Callable[..., pd.DataFrame]) -> None:
+    frame = synthetic_manifest(4)
+    # 24 pixels of 0.4 mm are seen on 20 mm, 0.09 mm to each of 224 pixels; of films of 0.05 mm, 224 pixels are coarser.
+    assert finer_than_film(frame) == 4
+    frame.loc[0, "spacing_mm"] = 0.05
+    assert finer_than_film(frame) == 3
