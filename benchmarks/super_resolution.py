@@ -11,7 +11,10 @@ Trans Image Process 13, 2004).
 Its effect on retrieval is measured with the packaged network, as a preparation at inputs where most crops are larger
 than their place on the film: the frozen ImageNet network in five folds of mini-MIAS's women, against the same without.
 Every row has the paired difference and its 95 % interval over women. A run of many differences finds some that exclude
-0 by chance: the same folds are drawn with several seeds.
+0 by chance; `--seeds` draws the folds more than once.
+
+A network that is retrained with other options gets a new name: its folder goes beside the packaged ones in
+`embedder/superresolution`, its name and digest into `NETWORKS` there and into `PreparationConfig`.
 """
 
 import argparse
@@ -264,7 +267,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--steps", type=int, default=3000, help="batches of the training (3000)")
     parser.add_argument("--seed", type=int, default=0, help="of split and training (0)")
-    parser.add_argument("--seeds", type=int, default=3, help="how often the folds of retrieval are drawn (3)")
+    parser.add_argument("--seeds", type=int, default=1, help="how often the folds of retrieval are drawn (1)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of the women (2000)")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "super-resolution.csv", help="CSV to write")
     return parser.parse_args()
