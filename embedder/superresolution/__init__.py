@@ -4,8 +4,8 @@ Three convolutions of 9 × 9, 1 × 1 and 5 × 5 on a bicubically enlarged image 
 Anal Mach Intell 38, 2016), which add what bicubic interpolation lost (Kim et al., CVPR 2016). A preparation asks for
 a network by its name; a name stands for the same weights for ever, so that the name alone binds a model to them.
 
-`srcnn-rsna` has learned from digital mammograms that were halved, and restores these. Digitised films, which are softer,
-it sharpens too much: there interpolation is closer to the truth (`benchmarks/results/super-resolution.csv`).
+`srcnn-rsna` has learned from digital mammograms that were halved, and restores these better than interpolation does;
+digitised films of mini-MIAS it restores worse (`benchmarks/results/super-resolution.csv`).
 """
 
 from functools import cache
