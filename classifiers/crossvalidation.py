@@ -15,7 +15,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak, declared_folds, patient_folds
-from classifiers.leaks import check_images, check_unseen, check_women
+from classifiers.leaks import check_images, check_super_resolution, check_unseen, check_women
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
 from classifiers.targets import choose_targets
@@ -162,6 +162,7 @@ def cross_validate(
         _check_seed(recipe.training.seed + seed)
     granularity = recipe.preparation.granularity
     frame = rows_of(frame, granularity)
+    check_super_resolution(frame, recipe.preparation.super_resolution, workers)
     digest = manifest_digest(frame)
     with ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -6,9 +6,10 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak
-from embedder.checkpoint import ModelCard
+from embedder.checkpoint import ModelCard, image_digests, woman_digest
 from embedder.duplicates import Duplicate
 from embedder.findings import patient_key
+from embedder.superresolution import seen_by
 
 
 def check_women(frame: pd.DataFrame, folds: Sequence[Fold]) -> None:
@@ -68,4 +69,29 @@ def check_unseen(card: ModelCard, women: Iterable[str], subject: object) -> None
         if role != "unseen":
             raise ClassificationError(
                 subject, f"the woman {woman} is tested, and the model has seen her ({role})", "fit it on other women"
+            )
+
+
+def check_super_resolution(frame: pd.DataFrame, name: str, workers: int | None = None) -> None:
+    """Refuse to test women whose films the preparation's super-resolution network learned from.
+
+    Args:
+        frame: A manifest with absolute paths, of the women to be tested.
+        name: The preparation's option; `none` has learned from nobody.
+        workers: Threads that read files.
+
+    Raises:
+        ClassificationError: It has seen one of them, by her name or by the content of an image file.
+        SuperResolutionError: The network can't be read.
+    """
+    women, images = seen_by(name)
+    if not women:
+        return
+    digests = image_digests(frame["path"], workers)
+    for key, path in zip(patient_key(frame), frame["path"], strict=True):
+        if woman_digest(key) in women or digests.get(path) in images:
+            raise ClassificationError(
+                "preparation",
+                f"the woman {key} is tested, and the super-resolution network {name} was trained on her films",
+                "test other women, or set preparation.super_resolution=none",
             )

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from embedder.breast import Pixels
 from embedder.findings import Box
 from embedder.preparation import PreparationConfig, PreparationError, Prepared
+from embedder.superresolution import packaged_network
+from embedder.superresolution.network import MARGIN, SCALE
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,8 @@ def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, 
     height, width = crop_shape(config, margin)
     x0 = view.x0 - (width - config.width) / 2 / scale
     y0 = view.y0 - (height - config.height) / 2 / scale
-    pixels = _resample(prepared, marked, _Window(x0, y0, width / scale, height / scale), height, width)
+    window = _Window(x0, y0, width / scale, height / scale)
+    pixels = _resample(prepared, marked, window, height, width, config.super_resolution)
     place = None
     if marked is not None:
         place = (
@@ -143,9 +146,14 @@ def _bounds(prepared: Prepared) -> Box:
     return Box(int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1)
 
 
-def _resample(prepared: Prepared, marked: Box | None, window: _Window, height: int, width: int) -> Pixels:
+def _resample(
+    prepared: Prepared, marked: Box | None, window: _Window, height: int, width: int, super_resolution: str
+) -> Pixels:
     """Resample a window without aliasing, zero outside the image and, where that is blanked, outside the
     breast.
+
+    Where a super-resolution network is named and the window has fewer pixels than asked for, the network enlarges it
+    once, by two; what remains is resampled.
 
     Only pixels of the image are touched, however far the window reaches beyond it.
     """
@@ -156,14 +164,20 @@ def _resample(prepared: Prepared, marked: Box | None, window: _Window, height: i
         max(0, int(np.floor(window.x0)) - 1),
         min(columns, int(np.ceil(window.x0 + window.width)) + 1),
     )
-    pixels = prepared.pixels[top:bottom, left:right]
+    scale = window.height / height
+    offset_x, offset_y = window.x0 - left, window.y0 - top
+    grown = 1
+    if scale < 1 and super_resolution != "none":
+        grown, scale, offset_x, offset_y = SCALE, SCALE * scale, SCALE * offset_x, SCALE * offset_y
+        pixels = _enlarged(prepared.pixels, top, bottom, left, right, super_resolution)
+    else:
+        pixels = prepared.pixels[top:bottom, left:right]
     if prepared.blank_outside and prepared.mask is not None:
         shown = prepared.mask[top:bottom, left:right]
         if marked is not None:
             shown = shown.copy()
             shown[marked.y0 - top : marked.y1 - top, marked.x0 - left : marked.x1 - left] = True
-        pixels = np.where(shown, pixels, np.float32(0))
-    scale = window.height / height
+        pixels = np.where(shown.repeat(grown, axis=0).repeat(grown, axis=1), pixels, np.float32(0))
     step_x = step_y = 1.0
     if scale > 1:
         # Areas are averaged first; the affine step that follows places them to a fraction of a pixel.
@@ -173,8 +187,8 @@ def _resample(prepared: Prepared, marked: Box | None, window: _Window, height: i
     # Pixel centres: output pixel i looks at (i + 0.5) · scale + offset − 0.5 of the reduced image.
     transform = np.array(
         [
-            [scale / step_x, 0, (window.x0 - left + 0.5 * scale) / step_x - 0.5],
-            [0, scale / step_y, (window.y0 - top + 0.5 * scale) / step_y - 0.5],
+            [scale / step_x, 0, (offset_x + 0.5 * scale) / step_x - 0.5],
+            [0, scale / step_y, (offset_y + 0.5 * scale) / step_y - 0.5],
         ],
         np.float64,
     )
@@ -188,3 +202,11 @@ def _resample(prepared: Prepared, marked: Box | None, window: _Window, height: i
     )
     # Interpolation in fixed point may overshoot by a rounding error.
     return np.asarray(np.clip(resampled, 0, 1), np.float32)
+
+
+def _enlarged(pixels: Pixels, top: int, bottom: int, left: int, right: int, name: str) -> Pixels:
+    """Return a part of the image at twice its size; the network sees what lies around it, blanked or not."""
+    above, before = min(MARGIN, top), min(MARGIN, left)
+    around = pixels[top - above : bottom + MARGIN, left - before : right + MARGIN]
+    found = packaged_network(name).enlarge(around)[SCALE * above :, SCALE * before :]
+    return found[: SCALE * (bottom - top), : SCALE * (right - left)]

@@ -24,6 +24,7 @@ from embedder.header import Header
 from embedder.network import EmbedderNetwork, NetworkConfig, symmetric_views
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore, RoiRead, read_crop, read_rois
+from embedder.superresolution import ROLE, seen_by
 
 Vectors = npt.NDArray[np.float32]
 
@@ -384,6 +385,9 @@ def pretrained_model(
         built = EmbedderNetwork(network, {}, descriptors=feature_count(preparation))
     built.check_input(preparation.height, preparation.width)
     women: dict[str, tuple[str, ...]] = {}
+    images: dict[str, tuple[str, ...]] = {}
+    if preparation.super_resolution != "none":
+        women[ROLE], images[ROLE] = seen_by(preparation.super_resolution)
     if built.beside is not None:
         if known is None or known.frame.empty:
             raise ModelError(
@@ -393,5 +397,7 @@ def pretrained_model(
             )
         built.beside.fit(torch.from_numpy(known.descriptors))
         women["descriptors"] = tuple(sorted({woman_digest(key) for key in patient_key(known.frame)}))
-    card = ModelCard(network, preparation, {}, built.weights_origin, women=women, code_version=code_version())
+    card = ModelCard(
+        network, preparation, {}, built.weights_origin, women=women, images=images, code_version=code_version()
+    )
     return save_model(folder, built.state_dict(), card)

@@ -7,7 +7,7 @@ the way the gallery was, or it is refused.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from embedder.findings import Box
 from errors import MammoseekError
 
 Granularity = Literal["finding", "breast"]
+SuperResolutionName = Literal["none", "srcnn-rsna"]
 
 DESCRIPTOR_GROUPS = {
     "finding": ("shape", "margin", "texture", "hog", "hgd", "intensity", "calcification"),
@@ -35,6 +36,8 @@ DESCRIPTOR_GROUPS = {
 
 # Counts up whenever the same options begin to give other pixels: a model trained before is then refused.
 _VERSION = 1
+# Options that came later: switched off they are not described, so that earlier models keep their digests.
+_LATER = {"super_resolution": "none"}
 # Views that show the pectoral muscle.
 _MUSCLE_VIEWS = ("MLO", "LMO", "ML", "LM")
 _UNSHARP_MM, _UNSHARP_PIXELS = 0.5, 2.5
@@ -67,6 +70,8 @@ class PreparationConfig:
         unsharp: Amount of an unsharp mask (sigma 0.5 mm, or 2.5 pixels); 0 for none.
         descriptors: Groups of hand-crafted descriptors that go with the pixels, see `embedder.handcrafted`; how they
             join the vector is an option of the network.
+        super_resolution: The network that enlarges a crop by two where the film has fewer pixels than the input, see
+            `embedder.superresolution`; `none` interpolates linearly.
 
     Raises:
         PreparationError: An option is of another type, or out of its range.
@@ -86,6 +91,7 @@ class PreparationConfig:
     clahe: float = 0.0
     unsharp: float = 0.0
     descriptors: tuple[str, ...] = ()
+    super_resolution: SuperResolutionName = "none"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -110,6 +116,8 @@ class PreparationConfig:
             f"descriptors are some of {', '.join(DESCRIPTOR_GROUPS.get(self.granularity, ()))}": set(self.descriptors)
             <= set(DESCRIPTOR_GROUPS.get(self.granularity, ()))
             and len(set(self.descriptors)) == len(self.descriptors),
+            f"super_resolution is {' or '.join(get_args(SuperResolutionName))}": self.super_resolution
+            in get_args(SuperResolutionName),
         }
         for rule, holds in checks.items():
             if not holds:
@@ -117,7 +125,8 @@ class PreparationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain values, for a model card."""
-        return {**asdict(self), "descriptors": list(self.descriptors)}
+        described = {**asdict(self), "descriptors": list(self.descriptors)}
+        return {name: value for name, value in described.items() if name not in _LATER or value != _LATER[name]}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> "PreparationConfig":

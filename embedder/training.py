@@ -26,6 +26,7 @@ from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore, load_crops
 from embedder.roles import label_classes, split_women, stated_splits
+from embedder.superresolution import ROLE, seen_by
 from embedder.trainingplan import TrainingConfig, choose_augmentation, choose_metric_labels
 from embedder.trainingrun import TrainingRun
 from embedder.trainingstate import changed_parts, claim_folder, load_state, remove_state, save_state
@@ -271,6 +272,10 @@ def _card(
     network, used = run.network, run.crops.frame
     rows_of = {role: used[used["role"] == role] for role in ("train", "validation")}
     women = {role: tuple(sorted({woman_digest(key) for key in patient_key(rows)})) for role, rows in rows_of.items()}
+    before_women: dict[str, tuple[str, ...]] = {}
+    before_images: dict[str, tuple[str, ...]] = {}
+    if preparation.super_resolution != "none":
+        before_women[ROLE], before_images[ROLE] = seen_by(preparation.super_resolution)
     best = max(history, key=lambda entry: (entry["figure"], -entry["epoch"]))
     return ModelCard(
         network=network.config,
@@ -287,11 +292,12 @@ def _card(
             "women": {role: len(digests) for role, digests in women.items()},
             "failed_rows": len(run.crops.failures),
         },
-        women=women,
+        women={**women, **before_women},
         images={
             role: tuple(sorted({images[path] for path in rows["path"] if path in images}))
             for role, rows in rows_of.items()
-        },
+        }
+        | before_images,
         figures={
             "best_epoch": best["epoch"],
             "validation MAP@R, chosen on (optimistic)": run.validation_figures(),

@@ -4,9 +4,19 @@ import tomllib
 from pathlib import Path
 
 import cli
+from embedder.superresolution import NETWORKS
+from embedder.superresolution.network import CARD_FILE, WEIGHTS_FILE
 
 REPOSITORY = Path(cli.__file__).resolve().parent
 NOT_INSTALLED = {"tests", "benchmarks"}
+
+
+def test_every_packaged_network_is_installed():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    home = REPOSITORY / "embedder" / "superresolution"
+    [patterns] = project["package-data"].values()
+    installed = {path for pattern in patterns for path in home.glob(pattern)}
+    assert installed == {home / name / file for name in NETWORKS for file in (WEIGHTS_FILE, CARD_FILE)}
 
 
 def test_every_module_and_package_is_installed():

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from classifiers import ClassificationError, crossvalidation
+from classifiers import ClassificationError, crossvalidation, leaks
 from classifiers.crossvalidation import cross_validate
 from classifiers.folds import Fold, patient_folds
-from classifiers.leaks import check_images, check_unseen, check_women
-from embedder.checkpoint import read_card
+from classifiers.leaks import check_images, check_super_resolution, check_unseen, check_women
+from embedder.checkpoint import image_digests, read_card, woman_digest
 from embedder.duplicates import find_duplicates
 from embedder.embedding import pretrained_model
 from embedder.findings import patient_key
@@ -76,3 +76,18 @@ def test_a_scaler_fitted_on_everything_is_found(frame, tiny_network, tiny_prepar
     )
     with pytest.raises(ClassificationError, match="the model has seen her"):
         cross_validate(frame, Recipe(tiny_network, preparation), folds=3, frozen=True, resamples=50, device="cpu")
+
+
+def test_women_whom_super_resolution_learned_from_are_not_tested(frame, folds, monkeypatch):
+    learned = frame[frame["patient_id"] == "w3"]
+    by_name = ((woman_digest("synthetic/w3"),), ())
+    by_image = ((woman_digest("elsewhere/4711"),), tuple(image_digests(learned["path"]).values()))
+    for seen in (by_name, by_image):
+        monkeypatch.setattr(leaks, "seen_by", lambda name, seen=seen: seen if name == "srcnn-rsna" else ((), ()))
+        with pytest.raises(ClassificationError, match=r"woman synthetic/w3 is tested, .* was trained on her films"):
+            check_super_resolution(frame, "srcnn-rsna")
+        check_super_resolution(frame[frame["patient_id"] != "w3"], "srcnn-rsna")
+        check_super_resolution(frame, "none")
+        recipe = Recipe().with_settings(["preparation.super_resolution=srcnn-rsna"])
+        with pytest.raises(ClassificationError, match="synthetic/w3"):
+            cross_validate(frame, recipe, folds=3, frozen=True)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +9,7 @@ from hypothesis import strategies as st
 from embedder.crops import crop_roi, crop_shape
 from embedder.findings import Box
 from embedder.preparation import PreparationConfig, PreparationError, Prepared, prepare
+from embedder.superresolution import packaged_network
 
 
 def plain(pixels: np.ndarray, *, spacing_mm: float | None = None, mirrored: bool = False) -> Prepared:
@@ -259,3 +263,69 @@ def test_box_and_granularity_must_agree() -> None:
         crop_roi(prepared, None, PreparationConfig())
     with pytest.raises(PreparationError, match="whole breast"):
         crop_roi(prepared, Box(0, 0, 9, 9), PreparationConfig(granularity="breast"))
+
+
+def enlarging(**options: object) -> PreparationConfig:
+    options = {"height": 64, "width": 64, "floor_pixels": 33, **options}
+    return PreparationConfig(super_resolution="srcnn-rsna", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", BOXES)
+@pytest.mark.parametrize(("height", "width", "margin"), [(96, 96, 1.0), (80, 64, 1.25)])
+def test_enlarged_by_the_network_every_place_stays_where_it_was(
+    name: str, height: int, width: int, margin: float
+) -> None:
+    """A smooth picture has nothing to be added: interpolated or enlarged by a network, it is the same."""
+    box, image = BOXES[name], smooth_picture(240, 320)
+    config = enlarging(height=height, width=width)
+    crop = crop_roi(plain(image), box, config, margin=margin)
+    linear = crop_roi(plain(image), box, replace(config, super_resolution="none"), margin=margin)
+    assert (crop.box, crop.pixels.shape) == (linear.box, linear.pixels.shape)
+    # At the border of the image a pixel is part tissue, part padding, and may be so in another share.
+    inside = cv2.erode((linear.pixels > 0.05).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    assert inside[2:-2, 2:-2].mean() > 0.1
+
+    def error(down: int, across: int) -> float:
+        moved = np.roll(crop.pixels, (down, across), (0, 1))
+        return float(np.abs(moved - linear.pixels)[inside].mean())
+
+    assert error(0, 0) * 3 < min(error(0, 1), error(0, -1), error(1, 0), error(-1, 0))
+
+
+def test_only_what_is_enlarged_is_changed() -> None:
+    image = np.random.default_rng(5).random((240, 320), dtype=np.float32)
+    config, box = enlarging(context=1.0), Box(100, 100, 164, 164)
+    for shown, changed in ((Box(100, 100, 163, 163), True), (box, False), (Box(90, 90, 190, 190), False)):
+        crop = crop_roi(plain(image), shown, config)
+        linear = crop_roi(plain(image), shown, replace(config, super_resolution="none"))
+        assert (not np.array_equal(crop.pixels, linear.pixels)) is changed
+
+
+def test_the_network_sees_what_lies_around_and_blanks_nothing_twice() -> None:
+    """What lies outside the breast is blank after enlarging; the breast beside it does not ring."""
+    pixels = np.full((200, 200), 0.7, np.float32)
+    mask = np.zeros((200, 200), np.bool_)
+    mask[:, :100] = True
+    box = Box(84, 84, 104, 104)
+    crop = crop_roi(Prepared(pixels, mask, False, None, True), box, enlarging(context=2.0, floor_pixels=40))
+    assert crop.box is not None
+    right = round(crop.box[2])
+    assert np.abs(crop.pixels[:, : right - 8] - 0.7).max() < 0.02
+    assert np.abs(crop.pixels[18:46, : right - 2] - 0.7).max() < 0.02  # marked
+    assert crop.pixels[:, right + 2 :].max() == 0
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 59), st.integers(0, 39), st.integers(1, 30), st.integers(1, 30))
+def test_any_small_box_is_enlarged(x0: int, y0: int, width: int, height: int) -> None:
+    """The part that is enlarged is what the whole image, enlarged, has there."""
+    image = np.random.default_rng(6).random((40, 60), dtype=np.float32)
+    box = Box(x0, y0, min(60, x0 + width), min(40, y0 + height))
+    crop = crop_roi(plain(image), box, enlarging(context=1.0))
+    whole = packaged_network("srcnn-rsna").enlarge(image)
+    # The same window of the film at twice its size, twice as large in pixels of it.
+    twice = Box(2 * box.x0, 2 * box.y0, 2 * box.x1, 2 * box.y1)
+    expected = crop_roi(plain(whole), twice, replace(enlarging(context=1.0), super_resolution="none", floor_pixels=66))
+    inside = np.abs(crop.pixels - expected.pixels)
+    # Where the window is cut differs by a pixel, and so does the averaging of areas at its edge.
+    assert np.median(inside) < 0.06

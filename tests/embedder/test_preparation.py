@@ -47,6 +47,8 @@ def breast(right: bool = False) -> np.ndarray:
         ("unsharp", 6.0),
         ("breast_only", 1),
         ("normalise", "no"),
+        ("super_resolution", "waifu"),
+        ("super_resolution", True),
     ],
 )
 def test_wrong_options_are_refused(option: str, value: object) -> None:
@@ -70,6 +72,17 @@ def test_digest_tells_options_apart_and_not_spellings() -> None:
         for option, value in [("height", 256), ("context", 2.0), ("clahe", 1.0), ("breast_only", False)]
     }
     assert len(digests | {PreparationConfig().digest}) == 5
+
+
+def test_an_option_that_came_later_leaves_earlier_digests_alone() -> None:
+    """Models are bound to these digests since before there was super-resolution."""
+    assert PreparationConfig().digest == "ad4786e238d22bab8bf99584dcaffd8092fa90f147a437096d2757644e5923ff"
+    breasts = PreparationConfig(granularity="breast", height=224, width=160, context=1)
+    assert breasts.digest == "c01ccef38611a95efd98bd8e40d39eb10d4f806edc80d90048c604848c6cca84"
+    assert "super_resolution" not in breasts.to_dict()
+    enlarging = PreparationConfig(super_resolution="srcnn-rsna")
+    assert enlarging.digest != PreparationConfig().digest
+    assert PreparationConfig.from_dict(enlarging.to_dict()) == enlarging
 
 
 def test_nothing_asked_nothing_done() -> None:

@@ -25,6 +25,7 @@ from embedder.network import NetworkConfig
 from embedder.objectives import MetricLoss, ObjectiveConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import load_crops
+from embedder.superresolution import seen_by
 from embedder.training import (
     EpochReport,
     TrainingCallbacks,
@@ -497,6 +498,24 @@ def test_a_training_fuses_descriptors_that_its_training_women_standardise(
     assert np.allclose(centre, store.descriptors[rows].mean(axis=0), rtol=1e-4, atol=1e-5)
     assert not np.allclose(centre, store.descriptors.mean(axis=0), rtol=1e-4, atol=1e-5)
     assert run(frame, tmp_path / "b", training=config).digest != result.digest
+
+
+def test_a_model_names_the_women_whom_its_super_resolution_learned_from(
+    run: Train, frame: pd.DataFrame, tmp_path: Path, tiny_network: NetworkConfig, tiny_preparation: PreparationConfig
+) -> None:
+    # A network of 64 pixels on findings of 36: every crop is enlarged.
+    preparation = dataclasses.replace(tiny_preparation, height=64, width=64, super_resolution="srcnn-rsna")
+    women, images = seen_by("srcnn-rsna")
+    digest = pretrained_model(tmp_path / "frozen", tiny_network, preparation)
+    plain = dataclasses.replace(preparation, super_resolution="none")
+    assert digest != pretrained_model(tmp_path / "plain", tiny_network, plain)
+    run(frame, tmp_path / "trained", preparation=preparation, training=dataclasses.replace(SHORT, epochs=1))
+    for name in ("frozen", "trained"):
+        card = Embedder.load(tmp_path / name, device="cpu").card
+        assert card.preparation == preparation
+        assert (card.women["super-resolution"], card.images["super-resolution"]) == (women, images)
+    assert {card.role(key) for key in patient_key(frame)} >= {"train"}
+    assert "super-resolution" not in Embedder.load(tmp_path / "plain", device="cpu").card.women
 
 
 def test_without_training_descriptors_are_standardised_on_the_rows_given(
