@@ -997,12 +997,16 @@ def classify_command(
 
 
 def _print_classification(found: dict[str, Any]) -> None:
-    parts = {"kNN vote": found["knn"], "linear head": found["head"]}
-    probabilities = [part.get("probabilities") or {} for part in parts.values()]
+    methods = {"kNN vote": found["knn"], "linear head": found["head"]}
+    probabilities = [part.get("probabilities") or {} for part in methods.values()]
     rows = [(name, *(known.get(name) for known in probabilities)) for name in found["classes"]]
-    print_table((found["target"], *parts), rows)
-    for label, part in parts.items():
+    print_table((found["target"], *methods), rows)
+    for label, part in methods.items():
         typer.echo(f"  {label}: {part['basis']}")
+    risk = found["risk"]
+    if risk["probability"] is not None:
+        parts = ", ".join(f"{name} {part:+.2f}" for name, part in risk["parts"].items())
+        typer.echo(f"  risk of {risk['positive']}: {risk['probability']:.3f} (log odds: {parts}); {risk['basis']}")
     typer.echo("")
 
 

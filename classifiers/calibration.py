@@ -215,7 +215,7 @@ def calibrate(
     config: CalibrationConfig | None = None,
     folds: int = 5,
     seed: int = 0,
-) -> Calibration:
+) -> tuple[Calibration, Array]:
     """Fit a calibration to the cross-fitted probabilities of these rows; it changes nothing on too few women.
 
     Args:
@@ -226,6 +226,10 @@ def calibrate(
         config: How much data the calibration needs.
         folds: Folds of women to cross-fit in.
         seed: Seed of the folds.
+
+    Returns:
+        The calibration, and the (n, classes) probabilities that it was fitted on: NaN for rows without a label, and
+        for all where there are too few women.
     """
     calibration = Calibration(config)
     classes, codes = encode_labels(labels)
@@ -235,9 +239,9 @@ def calibrate(
     if too_few(calibration.config, len(np.unique(woman_of_row[known])), each, classes):
         # Cross-fitting so few may be impossible, and `fit` will say why it leaves probabilities alone.
         even = np.full((len(codes), len(classes)), 1 / max(1, len(classes)))
-        return calibration.fit(even, labels, patients, classes)
+        return calibration.fit(even, labels, patients, classes), np.full(even.shape, np.nan)
     probabilities, _ = cross_fitted_probabilities(estimator_factory, vectors, labels, patients, folds, seed)
-    return calibration.fit(probabilities, labels, patients, classes)
+    return calibration.fit(probabilities, labels, patients, classes), probabilities
 
 
 def brier_score(probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]) -> float:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from classifiers import ClassificationError
 from classifiers.classification import Classification, classify
+from classifiers.context import CONTEXT_COLUMNS
 from classifiers.filling import Place, gallery_embedder, index_device
+from classifiers.leaks import trained_on
 from classifiers.targets import choose_targets
 from embedder.checkpoint import ModelError, read_card
 from embedder.crops import RoiCrop
@@ -241,12 +243,14 @@ def classify_source(
             gallery_embedder(gallery, model=model, device=device)
         vector: npt.NDArray[np.float32] = stored.vectors.take(np.array([stored.position(source.row_id)]))[0]
         exclusion = exclude_row(stored, source.row_id)
+        context = stored.record(stored.position(source.row_id))
     else:
         check_named(stored, source.patient, source.dataset)
         source = _completed(source, stored)
         embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), [source])
         embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
         vector = embedded.vector
+        context = _known_of_image(source, stored, embedded)
         named = [name for name in (source.patient, embedded.patient_id) if name is not None]
         exclusion = exclude_image(
             stored,
@@ -258,8 +262,23 @@ def classify_source(
     others = stored.table.frame(np.setdiff1d(np.arange(len(stored)), exclusion.positions))
     chosen = choose_targets(others, targets, stored.identity.granularity)
     keys = {stored.patient_key(position) for position in exclusion.positions.tolist()}
-    answers = tuple(classify(stored, vector, target=target, patient_keys=keys) for target in chosen)
+    card = Path(model) if model is not None else Path(gallery) / MODEL_FOLDER
+    seen = trained_on(read_card(card)[0], stored.patient_keys) if card.is_dir() else None
+    answers = tuple(
+        classify(stored, vector, target=target, patient_keys=keys, context=context, seen=seen) for target in chosen
+    )
     return SourceClassification(source, answers, exclusion.patient, exclusion.notes)
+
+
+def _known_of_image(source: Source, gallery: Gallery, embedded: EmbeddedFinding) -> dict[str, Any]:
+    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing."""
+    header = embedded.header
+    known = {"age": header.age, "view": header.view, "laterality": header.laterality}
+    same = gallery.table.find("path", os.path.realpath(_path(source)))
+    if len(same):
+        record = gallery.record(int(same[0]))
+        known |= {name: record[name] for name in CONTEXT_COLUMNS if record.get(name) is not None}
+    return known if source.view is None else {**known, "view": source.view}
 
 
 def draw_answer(

@@ -50,11 +50,20 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated(Generic[Kind]):
-    """A fitted classifier, its calibration, and the order in which it names the classes."""
+    """A fitted classifier, its calibration, and the order in which it names the classes.
+
+    Args:
+        estimator: The classifier.
+        calibration: Its calibration.
+        classes: The classes in their order.
+        held_out: (n, classes) before calibration: each fitted row as a classifier predicts it that does not know its
+            woman; NaN without a label, and everywhere where there were too few women to calibrate on.
+    """
 
     estimator: Kind
     calibration: Calibration
     classes: tuple[str, ...]
+    held_out: Array
 
     def predict(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> tuple[Array, Array]:
         """Return (q, classes) probabilities before and after calibration.
@@ -128,10 +137,10 @@ def fit_classifiers(
     def fitted(make: Callable[[], Kind]) -> Calibrated[Kind]:
         estimator = make()
         estimator.fit(vectors, labels, patients)
-        calibration = calibrate(
+        calibration, held_out = calibrate(
             make, vectors, labels, patients, config=config.calibration, folds=config.folds, seed=config.seed
         )
-        return Calibrated(estimator, calibration, classes)
+        return Calibrated(estimator, calibration, classes, spread_columns(held_out, estimator.classes_, classes))
 
     return FittedClassifiers(
         classes=classes,

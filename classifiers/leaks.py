@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.folds import Fold, check_no_leak
-from embedder.checkpoint import ModelCard
+from embedder.checkpoint import ModelCard, woman_digest
 from embedder.duplicates import find_duplicates
 from embedder.findings import patient_key
 
@@ -77,3 +79,18 @@ def check_unseen(card: ModelCard, women: Iterable[str], subject: object) -> None
             raise ClassificationError(
                 subject, f"the woman {woman} is tested, and the model has seen her ({role})", "fit it on other women"
             )
+
+
+def trained_on(card: ModelCard, women: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Say of which rows' women a model's weights were trained; validation and standardisation do not count.
+
+    Args:
+        card: The model's card.
+        women: (n,) keys, "dataset/patient".
+
+    Returns:
+        (n,) bool.
+    """
+    digests = set(card.women.get("train", ()))
+    distinct, rows = np.unique(np.asarray(women, dtype=object).astype(str), return_inverse=True)
+    return np.array([woman_digest(woman) in digests for woman in distinct], np.bool_)[rows]

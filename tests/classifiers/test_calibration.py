@@ -161,15 +161,18 @@ def test_nothing_labelled_gives_no_probabilities():
 @pytest.mark.parametrize("factory", [NeighbourVote, LinearHead])
 def test_calibrate_uses_cross_fitted_probabilities(factory):
     vectors, labels, women = some_findings()
-    found = calibrate(factory, vectors, labels, women, folds=3, seed=1)
+    found, held_out = calibrate(factory, vectors, labels, women, folds=3, seed=1)
     values, classes = cross_fitted_probabilities(factory, vectors, labels, women, 3, 1)
     assert found.to_dict() == Calibration().fit(values, labels, women, classes).to_dict()
     assert found.method_ == "temperature and bias"
+    np.testing.assert_array_equal(held_out, values)
 
 
 @pytest.mark.parametrize("labels", [["mass", None], ["mass", "asymmetry"], ["mass", "mass"], [None, None]])
 def test_calibrate_leaves_few_women_alone(labels):
-    assert calibrate(LinearHead, np.eye(2), labels, ["a/1", "a/2"]).method_ == "none"
+    found, held_out = calibrate(LinearHead, np.eye(2), labels, ["a/1", "a/2"])
+    assert found.method_ == "none"
+    assert np.isnan(held_out).all()
 
 
 def test_scores_of_labelled_rows_only():
