@@ -17,7 +17,7 @@ from classifiers import ClassificationError
 from classifiers.fitted import FittedClassifiers
 from classifiers.labels import MISSING, Array, encode_labels, encode_patients, women_per_class
 from classifiers.reliability import ReliabilityBin, bin_of, reliability
-from classifiers.stacking import Stack, StackData, cross_fit_stack, fit_stack
+from classifiers.stacking import Stack, StackData, cross_fit_stack, fit_stacks
 
 _SURE = 1e-4  # probabilities are kept so far from 0 and 1: one sure mistake of a score must not outweigh all others
 
@@ -180,7 +180,7 @@ def fit_risk(
     rows = rows[np.lexsort((*scores[rows].T, outcome[rows], women[rows]))]
     data = StackData(scores[rows], table.loc[rows, columns], outcome[rows], keys[rows], methods)
     strength, risks = cross_fit_stack(data, config.strengths, config.folds, config.seed)
-    stack = fit_stack(data, strength)
+    (stack,) = fit_stacks(data, (strength,))
     everyone = np.full(len(codes), np.nan)
     everyone[rows] = risks
     names = ", ".join([*methods, *dict.fromkeys(stack.encoder.columns_)])

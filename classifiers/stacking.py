@@ -80,30 +80,23 @@ class Stack:
         return parts
 
 
-def fit_stack(data: StackData, strength: float) -> Stack:
-    """Fit one stack.
+def fit_stacks(data: StackData, strengths: Sequence[float]) -> list[Stack]:
+    """Fit one stack for each strength.
 
     Args:
         data: What to fit to.
-        strength: Pull of the weights towards 0, as the precision of a Gaussian prior on features of unit variance.
+        strengths: Pull of the weights towards 0, as precisions of a Gaussian prior on features of unit variance.
     """
     encoder = ContextEncoder(tuple(map(str, data.context.columns))).fit(data.context)
     raw = np.hstack([data.scores, encoder.transform(data.context)])
     centre, spread = raw.mean(axis=0), raw.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     features = (raw - centre) / spread
-
-    def loss(parameters: Array) -> tuple[float, Array]:
-        weights = parameters[1:]
-        odds = features @ weights + parameters[0]
-        value = (np.logaddexp(0.0, odds) - data.outcome * odds).sum() + strength * weights @ weights / 2
-        excess = expit(odds) - data.outcome
-        return float(value), np.concatenate([[excess.sum()], features.T @ excess + strength * weights])
-
-    scores = len(data.methods)
-    bounds = [(None, None), *[(0.0, None)] * scores, *[(None, None)] * (features.shape[1] - scores)]
-    best = minimize(loss, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return Stack(data.methods, encoder, centre, spread, best[1:], float(best[0]))
+    stacks = []
+    for strength in strengths:
+        weights, intercept = _solve(features, data.outcome, strength, len(data.methods))
+        stacks.append(Stack(data.methods, encoder, centre, spread, weights, intercept))
+    return stacks
 
 
 def cross_fit_stack(
@@ -120,17 +113,30 @@ def cross_fit_stack(
     Returns:
         The strength with the lowest log loss on held-out women (the largest of equals), and its (n,) probabilities.
     """
-    splits = patient_folds(data.patients, data.outcome.astype(str), folds, seed)
-    found: list[tuple[float, float, Array]] = []
-    for strength in sorted(strengths, reverse=True):
-        odds = np.empty(len(data.outcome))
-        for fold in splits:
-            test = data.take(fold.test)
-            odds[fold.test] = fit_stack(data.take(fold.train), strength).log_odds(test.scores, test.context)
-        loss = float((np.logaddexp(0.0, odds) - data.outcome * odds).sum())
-        found.append((loss, strength, expit(odds)))
-    _, chosen, probabilities = min(found, key=lambda each: each[0])
-    return chosen, probabilities
+    ordered = sorted(strengths, reverse=True)
+    odds = np.empty((len(ordered), len(data.outcome)))
+    for fold in patient_folds(data.patients, data.outcome.astype(str), folds, seed):
+        test = data.take(fold.test)
+        for place, stack in enumerate(fit_stacks(data.take(fold.train), ordered)):
+            odds[place, fold.test] = stack.log_odds(test.scores, test.context)
+    losses = (np.logaddexp(0.0, odds) - data.outcome * odds).sum(axis=1)
+    best = int(np.argmin(losses))
+    return ordered[best], np.asarray(expit(odds[best]))
+
+
+def _solve(features: Array, outcome: Array, strength: float, scores: int) -> tuple[Array, float]:
+    """Return (features,) weights, those of the first `scores` of them 0 or more, and the intercept."""
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        weights = parameters[1:]
+        odds = features @ weights + parameters[0]
+        value = (np.logaddexp(0.0, odds) - outcome * odds).sum() + strength * weights @ weights / 2
+        excess = expit(odds) - outcome
+        return float(value), np.concatenate([[excess.sum()], features.T @ excess + strength * weights])
+
+    bounds = [(None, None), *[(0.0, None)] * scores, *[(None, None)] * (features.shape[1] - scores)]
+    best = minimize(loss, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return best[1:], float(best[0])
 
 
 def _standardised(encoder: ContextEncoder, centre: Array, spread: Array, scores: Array, context: pd.DataFrame) -> Array:

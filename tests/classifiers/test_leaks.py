@@ -10,8 +10,8 @@ import pytest
 from classifiers import ClassificationError, crossvalidation
 from classifiers.crossvalidation import cross_validate
 from classifiers.folds import Fold, patient_folds
-from classifiers.leaks import check_images, check_unseen, check_women
-from embedder.checkpoint import read_card
+from classifiers.leaks import check_images, check_unseen, check_women, trained_on
+from embedder.checkpoint import read_card, woman_digest
 from embedder.embedding import pretrained_model
 from embedder.findings import patient_key
 from embedder.recipe import Recipe
@@ -75,3 +75,17 @@ def test_a_scaler_fitted_on_everything_is_found(frame, tiny_network, tiny_prepar
     )
     with pytest.raises(ClassificationError, match="the model has seen her"):
         cross_validate(frame, Recipe(tiny_network, preparation), folds=3, frozen=True, resamples=50, device="cpu")
+
+
+def test_women_of_the_training_are_told_from_those_who_chose_an_epoch_or_a_scale(frame, tmp_path):
+    recipe = Recipe.default("finding")
+    pretrained_model(tmp_path / "model", dataclasses.replace(recipe.network, weights="none"), recipe.preparation)
+    card = read_card(tmp_path / "model")[0]
+    women = ["a/1", "a/2", "a/1", "a/3", "b/1"]
+    assert not trained_on(card, women).any()
+    roles = {
+        "train": (woman_digest("a/1"),),
+        "validation": (woman_digest("a/2"),),
+        "descriptors": (woman_digest("a/3"),),
+    }
+    assert trained_on(dataclasses.replace(card, women=roles), women).tolist() == [True, False, True, False, False]

@@ -5,7 +5,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from classifiers.folds import patient_folds
-from classifiers.stacking import BASE_RATE, StackData, cross_fit_stack, fit_stack
+from classifiers.stacking import BASE_RATE, Stack, StackData, cross_fit_stack, fit_stacks
 
 
 def some_data(seed=0, women=60, signal=(1.0, 0.5), age=0.8):
@@ -26,6 +26,11 @@ def standardised(data):
     age = np.where(np.isnan(numbers), 0, (numbers - known.mean()) / known.std())
     raw = np.column_stack([data.scores, age, np.isnan(numbers)])
     return (raw - raw.mean(axis=0)) / raw.std(axis=0)
+
+
+def fit_stack(data, strength) -> Stack:
+    (stack,) = fit_stacks(data, (strength,))
+    return stack
 
 
 @pytest.mark.parametrize("strength", [0.5, 10.0])
