@@ -56,9 +56,7 @@ PARTS: tuple[tuple[str, str, float, str, Question, str], ...] = (
     ("finding", "plain", 0.0, "pathology", ask_pathology, "linear head"),
     ("finding", "with descriptors", 0.3, "pathology", ask_pathology, "linear head"),
     ("finding", "layer trained on half of the gallery", 0.0, "pathology", ask_trained, "risk of all women"),
-    ("breast", "plain", 0.0, "density", ask_density, "one breast"),
     ("breast", "with descriptors", 0.6, "density", ask_density, "one breast"),
-    ("breast", "plain", 0.0, "pathology", ask_pathology, "linear head"),
     ("breast", "with descriptors", 0.6, "pathology", ask_pathology, "linear head"),
 )
 """Granularity, what the vectors are, share of a similarity that the descriptors have, label, question, and how the name

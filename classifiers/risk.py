@@ -28,8 +28,8 @@ class RiskConfig:
 
     Args:
         context: The columns of the context, as far as the table has them; `classifiers.context` says how they are read.
-        strengths: Pull of the weights towards 0, as precisions of a Gaussian prior on features of unit variance; the
-            one with the lowest log loss in folds of women is taken.
+        strengths: Pull of the weights to the scores' mean and no context, as precisions of a Gaussian prior on features
+            of unit variance; the one with the lowest log loss in folds of women is taken.
         folds: Folds of women.
         women_per_class: Women that the class and the rest must each have.
         new_women_per_class: Women of each that the embedder was not trained on, for a fit on these alone.
@@ -64,7 +64,7 @@ class RiskModel:
         positive: The class whose probability it is.
         findings: Findings that it was fitted on.
         women: Women that they belong to.
-        strength: The pull of the weights towards 0 that folds of women advised.
+        strength: The pull of the weights that folds of women advised.
         held_out: (n,) the risk of each of these findings by a stack that was fitted without its woman; NaN elsewhere.
         reliability: What became of these findings, by their held-out risk.
         basis: What the risk rests on, in words.

@@ -26,7 +26,7 @@ class RiskAnswer:
         support: What became of the gallery's findings whose held-out risk was about this, see `ReliabilityBin`.
         findings: Findings that the risk was fitted on.
         women: Women that they belong to.
-        strength: The pull of the weights towards 0 that folds of women advised.
+        strength: The pull of the weights that folds of women advised.
         basis: What all this rests on.
     """
 

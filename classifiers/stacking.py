@@ -2,7 +2,8 @@
 
 Stacked generalisation (Wolpert, Neural Networks 5, 1992), which with a single score is Platt's calibration (Advances in
 Large Margin Classifiers, 1999). Scores have weights of 0 or more (Breiman, Machine Learning 24, 1996): where few women
-make a score look as if it told the opposite, it is left out and not turned round.
+make a score look as if it told the opposite, it is left out and not turned round. Weights are pulled to what would be
+believed without any data: the mean of the scores' log odds as they are, and nothing of the context.
 """
 
 from collections.abc import Sequence
@@ -85,16 +86,18 @@ def fit_stacks(data: StackData, strengths: Sequence[float]) -> list[Stack]:
 
     Args:
         data: What to fit to.
-        strengths: Pull of the weights towards 0, as precisions of a Gaussian prior on features of unit variance.
+        strengths: Pull of the weights, as precisions of a Gaussian prior on features of unit variance.
     """
     encoder = ContextEncoder(tuple(map(str, data.context.columns))).fit(data.context)
     raw = np.hstack([data.scores, encoder.transform(data.context)])
     centre, spread = raw.mean(axis=0), raw.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     features = (raw - centre) / spread
+    scores = len(data.methods)
+    prior = np.concatenate([spread[:scores] / scores, np.zeros(len(spread) - scores)])
     stacks = []
     for strength in strengths:
-        weights, intercept = _solve(features, data.outcome, strength, len(data.methods))
+        weights, intercept = _solve(features, data.outcome, strength, prior, scores)
         stacks.append(Stack(data.methods, encoder, centre, spread, weights, intercept))
     return stacks
 
@@ -124,18 +127,19 @@ def cross_fit_stack(
     return ordered[best], np.asarray(expit(odds[best]))
 
 
-def _solve(features: Array, outcome: Array, strength: float, scores: int) -> tuple[Array, float]:
-    """Return (features,) weights, those of the first `scores` of them 0 or more, and the intercept."""
+def _solve(features: Array, outcome: Array, strength: float, prior: Array, scores: int) -> tuple[Array, float]:
+    """Return (features,) weights, pulled to the prior's, those of the first `scores` 0 or more; and the intercept."""
 
     def loss(parameters: Array) -> tuple[float, Array]:
         weights = parameters[1:]
         odds = features @ weights + parameters[0]
-        value = (np.logaddexp(0.0, odds) - outcome * odds).sum() + strength * weights @ weights / 2
+        away = weights - prior
+        value = (np.logaddexp(0.0, odds) - outcome * odds).sum() + strength * away @ away / 2
         excess = expit(odds) - outcome
-        return float(value), np.concatenate([[excess.sum()], features.T @ excess + strength * weights])
+        return float(value), np.concatenate([[excess.sum()], features.T @ excess + strength * away])
 
     bounds = [(None, None), *[(0.0, None)] * scores, *[(None, None)] * (features.shape[1] - scores)]
-    best = minimize(loss, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
+    best = minimize(loss, np.concatenate([[0.0], prior]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return best[1:], float(best[0])
 
 
