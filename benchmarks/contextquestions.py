@@ -208,7 +208,7 @@ def ask_pathology(vectors: Vectors, frame: pd.DataFrame, label: str, fold: Fold,
 def ask_trained(vectors: Vectors, frame: pd.DataFrame, label: str, fold: Fold, seed: int) -> dict[str, Predicted]:
     """Ask vectors of an embedding layer that was trained on half of the gallery's women.
 
-    The risk is fitted on held-out predictions of all women of the gallery, and on those of the other half alone.
+    Calibrations and the risk are fitted on held-out predictions of all women of the gallery, and of the others alone.
     """
     labels = two_classes(frame[label].to_numpy(dtype=object))
     keys = patient_key(frame).to_numpy(dtype=object)
@@ -219,9 +219,13 @@ def ask_trained(vectors: Vectors, frame: pd.DataFrame, label: str, fold: Fold, s
     assert fitted.head is not None, "every fold has women with a cancer and without"
     parts = {"knn": fitted.knn.predict(embedded[fold.test]), "head": fitted.head.predict(embedded[fold.test])}
     found = {title: Predicted(fold.test, parts[name][1]) for title, name in _TITLES.items()}
+    told = _fit(embedded[fold.train], labels[fold.train], keys[fold.train], seed, seen)
+    assert told.head is not None, "every fold has women with a cancer and without"
+    for title, part in (("kNN vote", told.knn), ("linear head", told.head)):
+        found[f"{title} calibrated on the others"] = Predicted(fold.test, part.predict(embedded[fold.test])[1])
     config = RiskConfig(context=(), new_women_per_class=NEW_WOMEN, seed=seed)
-    for title, told in (("risk of all women", None), ("risk of women the embedder was not trained on", seen)):
-        model = fit_risk(fitted, labels[fold.train], keys[fold.train], "malignant", seen=told, config=config)
+    for title, mask in (("risk of all women", None), ("risk of the others", seen)):
+        model = fit_risk(fitted, labels[fold.train], keys[fold.train], "malignant", seen=mask, config=config)
         risks = model.predict({name: values[0] for name, values in parts.items()})
         found[title] = Predicted(fold.test, np.stack([risks, 1 - risks], axis=1))
     return found
@@ -263,5 +267,11 @@ def two_classes(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 _TITLES = {"kNN vote": "knn", "linear head": "head"}
 
 
-def _fit(vectors: Vectors, labels: npt.NDArray[Any], keys: npt.NDArray[Any], seed: int) -> FittedClassifiers:
-    return fit_classifiers(vectors, labels, keys, ClassifierConfig(head=HeadConfig(seed=seed), seed=seed))
+def _fit(
+    vectors: Vectors,
+    labels: npt.NDArray[Any],
+    keys: npt.NDArray[Any],
+    seed: int,
+    seen: npt.NDArray[np.bool_] | None = None,
+) -> FittedClassifiers:
+    return fit_classifiers(vectors, labels, keys, ClassifierConfig(head=HeadConfig(seed=seed), seed=seed), seen=seen)

@@ -256,14 +256,13 @@ def _classify(
         vector = _checked(query, gallery.matrix.shape[1])
         others = ~pd.Index(gallery.patient_keys).isin(own)
         if others.tobytes() not in fits:
+            told = None if seen is None else seen[others]
+            women = gallery.patient_keys[others]
             try:
-                fitted = fit_classifiers(gallery.matrix[others], labels[others], gallery.patient_keys[others], config)
+                fitted = fit_classifiers(gallery.matrix[others], labels[others], women, config, seen=told)
             except ClassificationError as error:
                 raise ClassificationError(f"{target} of other women", error.cause, error.remedy) from error
-            told = None if seen is None else seen[others]
-            risk = fit_gallery_risk(
-                fitted, gallery.records[others], gallery.patient_keys[others], target, seen=told, config=risk_config
-            )
+            risk = fit_gallery_risk(fitted, gallery.records[others], women, target, seen=told, config=risk_config)
             fits[others.tobytes()] = fitted, risk
         replay = _replay(gallery, config, risk_config, vector, context)
         answers.append(_answer(*fits[others.tobytes()], vector, target, name, int((~others).sum()), context, replay))

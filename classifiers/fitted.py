@@ -104,6 +104,8 @@ def fit_classifiers(
     labels: npt.ArrayLike,
     patients: npt.ArrayLike,
     config: ClassifierConfig | None = None,
+    *,
+    seen: npt.ArrayLike | None = None,
 ) -> FittedClassifiers:
     """Fit a kNN vote and a linear head, and calibrate each on cross-fitted probabilities of the same women.
 
@@ -112,6 +114,7 @@ def fit_classifiers(
         labels: (n,) labels; rows without one are left out.
         patients: (n,) women's keys.
         config: How they are fitted.
+        seen: (n,) bool: the embedder was trained on the row's woman; None where nobody knows. See `calibrate`.
 
     Raises:
         ClassificationError: No row has a label, all have the same one, or the column is no label.
@@ -138,7 +141,7 @@ def fit_classifiers(
         estimator = make()
         estimator.fit(vectors, labels, patients)
         calibration, held_out = calibrate(
-            make, vectors, labels, patients, config=config.calibration, folds=config.folds, seed=config.seed
+            make, vectors, labels, patients, config=config.calibration, folds=config.folds, seed=config.seed, seen=seen
         )
         return Calibrated(estimator, calibration, classes, spread_columns(held_out, estimator.classes_, classes))
 

@@ -57,9 +57,11 @@ def images() -> Images:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads of one strength, in few folds."""
 
-    def fit(vectors: np.ndarray, labels: np.ndarray, keys: np.ndarray, seed: int) -> FittedClassifiers:
+    def fit(
+        vectors: np.ndarray, labels: np.ndarray, keys: np.ndarray, seed: int, seen: np.ndarray | None = None
+    ) -> FittedClassifiers:
         config = ClassifierConfig(head=HeadConfig(strengths=(1.0,)), folds=2, seed=seed)
-        return fit_classifiers(vectors, labels, keys, config)
+        return fit_classifiers(vectors, labels, keys, config, seen=seen)
 
     monkeypatch.setattr(contextquestions, "_fit", fit)
 

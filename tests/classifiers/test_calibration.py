@@ -175,6 +175,26 @@ def test_calibrate_leaves_few_women_alone(labels):
     assert np.isnan(held_out).all()
 
 
+def test_calibration_is_fitted_on_women_the_embedder_was_not_trained_on_where_there_are_enough():
+    vectors, labels, women = some_findings()
+    keys = np.unique(women)
+    values, classes = cross_fitted_probabilities(NeighbourVote, vectors, labels, women)
+    plain, _ = calibrate(NeighbourVote, vectors, labels, women)
+    half = np.isin(women, keys[: len(keys) // 2])
+    found, _ = calibrate(NeighbourVote, vectors, labels, women, seen=half)
+    expected = Calibration().fit(values, np.where(half, None, np.asarray(labels, dtype=object)), women, classes)
+    assert found.sharpness_ == expected.sharpness_ != plain.sharpness_
+    assert found.basis_ == f"{expected.basis_} that the embedder was not trained on"
+    most = np.isin(women, keys[:-10])
+    found, _ = calibrate(NeighbourVote, vectors, labels, women, seen=most)
+    assert found.sharpness_ == plain.sharpness_
+    assert found.basis_ == f"{plain.basis_}, whom the embedder was trained on: it may be too sure"
+    none, _ = calibrate(NeighbourVote, vectors, labels, women, seen=np.zeros(len(women), np.bool_))
+    assert none.to_dict() == plain.to_dict()
+    with pytest.raises(ClassificationError, match="whom the embedder saw"):
+        calibrate(NeighbourVote, vectors, labels, women, seen=[True])
+
+
 def test_scores_of_labelled_rows_only():
     values = [[0.2, 0.8], [np.nan, np.nan]]
     assert brier_score(values, ["malignant", None], CLASSES) == pytest.approx(0.08)
