@@ -252,7 +252,8 @@ def calibrate(
         raise ClassificationError("calibration", f"{trained.shape} says whom the embedder saw of {len(codes)} rows")
     if not trained[known].any():
         return calibration.fit(probabilities, labels, patients, classes), probabilities
-    new = np.where(trained, None, np.asarray(labels, dtype=object))
+    new = np.array(labels, dtype=object)
+    new[trained] = None
     each = women_per_class(np.where(trained, MISSING, codes), woman_of_row, len(classes))
     if too_few(calibration.config, len(np.unique(woman_of_row[known & ~trained])), each, classes):
         calibration.fit(probabilities, labels, patients, classes)
