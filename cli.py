@@ -1006,7 +1006,7 @@ def _print_classification(found: dict[str, Any]) -> None:
     risk = found["risk"]
     if risk["probability"] is not None:
         parts = ", ".join(f"{name} {part:+.2f}" for name, part in risk["parts"].items())
-        typer.echo(f"  risk of {risk['positive']}: {risk['probability']:.3f} (log odds: {parts}); {risk['basis']}")
+        typer.echo(f"  risk ({risk['positive']}): {risk['probability']:.3f} (log odds: {parts}); {risk['basis']}")
     typer.echo("")
 
 

@@ -18,6 +18,7 @@ from classifiers.fitted import FittedClassifiers
 from classifiers.labels import MISSING, Array, encode_labels, encode_patients, women_per_class
 from classifiers.reliability import ReliabilityBin, bin_of, reliability
 from classifiers.stacking import Stack, StackData, cross_fit_stack, fit_stacks
+from classifiers.tables import METHOD_TITLES
 
 _SURE = 1e-4  # probabilities are kept so far from 0 and 1: one sure mistake of a score must not outweigh all others
 
@@ -183,7 +184,7 @@ def fit_risk(
     (stack,) = fit_stacks(data, (strength,))
     everyone = np.full(len(codes), np.nan)
     everyone[rows] = risks
-    names = ", ".join([*methods, *dict.fromkeys(stack.encoder.columns_)])
+    names = ", ".join([*(METHOD_TITLES[method] for method in methods), *dict.fromkeys(stack.encoder.columns_)])
     count = len(np.unique(women[rows]))
     return RiskModel(
         positive=positive,

@@ -51,7 +51,7 @@ def test_a_risk_is_the_stack_of_what_was_held_out(classes):
     np.testing.assert_allclose(model.predict(queries, cells), expit(model.stack.log_odds(scores, cells)))
     np.testing.assert_allclose(logit(model.predict(queries, cells)), model.parts(queries, cells).sum(axis=1))
     assert model.parts(queries, cells).columns.tolist() == ["base rate", "knn", "head", "age", "density"]
-    assert "knn, head, age, density, stacked on held-out predictions" in model.basis
+    assert "kNN vote, linear head, age, density, stacked on held-out predictions" in model.basis
     known = pd.notna(labels)
     truth = np.where(labels == "malignant", labels, "rest")[known]
     assert np.isnan(model.held_out[~known]).all()
