@@ -955,7 +955,16 @@ def classify_command(
     gallery: GalleryPlace,
     image: ImagePath = None,
     box: BoxText = None,
-    row: Annotated[str | None, typer.Option(help="Classify a row of the gallery.", metavar="ROW_ID")] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(help="Classify a row of the gallery. Repeated: views of one finding.", metavar="ROW_ID"),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another view of the same finding, or the other breast, repeatable.", metavar="IMAGE[@X0,Y0,X1,Y1]"
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A label column; every usual one that can be answered unless given.")
     ] = None,
@@ -977,12 +986,19 @@ def classify_command(
     Examples:
       mammoseek classify gallery mdb028.png --box 282,653,395,766 --spacing-mm 0.2 --target pathology
       mammoseek classify gallery --row mdb028-1 --json
+      mammoseek classify breasts mdb027.png --also mdb028.png --target density
     """
     from classifiers.cases import classify_source
 
+    names: list[str | None] = [*row] if row else [None]
+    first, *further = [
+        _source(image, box, name, patient, dataset, spacing_mm, view, frame, for_processing) for name in names
+    ]
+    further += [_other_view(text, spacing_mm, for_processing) for text in also or ()]
     found = classify_source(
         gallery,
-        _source(image, box, row, patient, dataset, spacing_mm, view, frame, for_processing),
+        first,
+        further=further,
         targets=tuple(target) if target else None,
         model=model,
         device=device,

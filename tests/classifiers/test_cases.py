@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifiers import cases
+from classifiers import ClassificationError, cases
 from classifiers.cases import Source, classify_source
+from classifiers.classification import classify
 from classifiers.filling import new_gallery
 from embedder.embedding import pretrained_model
 from embedder.findings import Box
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
+from index.gallery import Gallery
 
 WOMEN = 44
 
@@ -70,3 +72,28 @@ def test_the_risk_knows_whom_the_embedder_was_trained_on(gallery: Path, monkeypa
     found = classified(gallery, row_id="w0-0").risk
     assert found is not None
     assert "it may be too sure (of others, 0 women with malignant, 20 are needed)" in found.basis
+
+
+def test_several_views_are_classified_by_the_mean_of_their_vectors(gallery: Path, frame: pd.DataFrame) -> None:
+    stored = Gallery.open(gallery)
+    one, two = (stored.position(name) for name in ("w3-0", "w6-0"))
+    mean = stored.matrix[[one, two]].astype(np.float64).mean(axis=0)
+    keys = {stored.patient_key(one), stored.patient_key(two)}
+    expected = classify(
+        stored, mean / np.linalg.norm(mean), target="pathology", patient_keys=keys, context=stored.record(one)
+    )
+    rows = [Source(row_id="w3-0"), Source(row_id="w6-0")]
+    found = classify_source(gallery, rows[0], further=rows[1:], targets=("pathology",))
+    assert found.targets[0].knn == expected.knn
+    assert found.targets[0].head == expected.head
+    assert found.to_dict()["further"] == [{"path": None, "box": None, "row_id": "w6-0"}]
+    # What the first view does not know, the second may.
+    assert found.targets[0].replay["context"] == {"age": frame["age"][3], "density": "dense"}
+    unknown = classify_source(gallery, Source(row_id="w4-0"), further=rows[:1], targets=("pathology",))
+    assert unknown.targets[0].replay["context"] == {"age": frame["age"][3], "density": "fatty"}
+    # One view after another, as images.
+    places = [Source(path=Path(path), box=Box(13, 48, 37, 72)) for path in frame["path"].iloc[[3, 6]]]
+    shown = classify_source(gallery, places[0], further=places[1:], targets=("pathology",)).targets[0]
+    assert shown.knn.probabilities == pytest.approx(expected.knn.probabilities, abs=1e-3)
+    with pytest.raises(ClassificationError, match="use one kind only"):
+        classify_source(gallery, places[0], further=rows[:1])
