@@ -203,3 +203,14 @@ def test_a_risk_that_cannot_be_made_keeps_its_shape_and_says_why():
     assert "10 are needed" in answer.reasons["risk"]
     whole = classify(gallery, gallery.matrix[7], target="pathology", config=FAST).to_dict()
     assert set(told["risk"]) == set(whole["risk"])
+
+
+def test_classify_hands_on_whom_the_embedder_was_trained_on():
+    gallery = some_gallery()
+    seen = np.arange(len(gallery.records)) < 50  # half of the women
+    found = classify(gallery, gallery.matrix[7], target="pathology", seen=seen, patient_keys="a/3", config=FAST)
+    for part in (found.knn, found.head):
+        assert part.calibration["women"] == 25
+        assert part.calibration["basis"].endswith("that the embedder was not trained on")
+    assert found.risk.women == 49
+    assert "it may be too sure (of others, 12 women with malignant, 20 are needed)" in found.risk.basis
