@@ -213,4 +213,4 @@ def test_classify_hands_on_whom_the_embedder_was_trained_on():
         assert part.calibration["women"] == 25
         assert part.calibration["basis"].endswith("that the embedder was not trained on")
     assert found.risk.women == 49
-    assert "it may be too sure (of others, 12 women with malignant, 20 are needed)" in found.risk.basis
+    assert "it may be too sure (of others, 13 women with malignant, 20 are needed)" in found.risk.basis
