@@ -3,12 +3,12 @@
     python -m benchmarks.context --data path/to/mini-mias --work frozen -o benchmarks/results/views-and-context.csv
 
 The frozen ImageNet network sees mini-MIAS, findings plain and with hand-crafted descriptors, breasts with these, which
-each fold's training women standardise. Women are split into five folds, three times; test women ask among the training women, and votes, heads,
-calibrations, stacks and what they know of missing context are fitted on these alone. Every figure is of all
-predictions of the three splits together, with 95 % intervals over women; a difference is the paired one to the
-question's own baseline, marked in the table. Of `brier` and `calibration_error` lower is better. `auc_within_folds`
-compares predictions of one fold only: a probability near the base rate is the lower the more of a class is tested in
-its fold, because the less of it was learned from, and pooled folds hold that against it.
+each fold's training women standardise. Women are split into five folds, three times; test women ask among the training
+women, and votes, heads, calibrations, stacks and what they know of missing context are fitted on these alone. Every
+figure is of all predictions of the three splits together, with 95 % intervals over women; a difference is the paired
+one to the question's own baseline, marked in the table. Of `brier` and `calibration_error` lower is better.
+`auc_within_folds` compares predictions of one fold only: a probability near the base rate is the lower the more of a
+class is tested in its fold, because the less of it was learned from, and pooled folds hold that against it.
 
 Density is asked of one breast, and of both of a woman, who have one density: every image then has its woman's
 prediction. Pathology is asked of findings and of whole breasts (a cancer against everything else). A reader's own word
