@@ -1081,7 +1081,16 @@ def classify_command(
     gallery: GalleryPlace,
     image: ImagePath = None,
     box: BoxText = None,
-    row: Annotated[str | None, typer.Option(help="Classify a row of the gallery.", metavar="ROW_ID")] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(help="Classify a row of the gallery. Repeated: views of one finding.", metavar="ROW_ID"),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another view of the same finding, or the other breast, repeatable.", metavar="IMAGE[@X0,Y0,X1,Y1]"
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A label column; every usual one that can be answered unless given.")
     ] = None,
@@ -1103,12 +1112,19 @@ def classify_command(
     Examples:
       mammoseek classify gallery mdb028.png --box 282,653,395,766 --spacing-mm 0.2 --target pathology
       mammoseek classify gallery --row mdb028-1 --json
+      mammoseek classify breasts mdb027.png --also mdb028.png --target density
     """
     from classifiers.cases import classify_source
 
+    names: list[str | None] = [*row] if row else [None]
+    first, *further = [
+        _source(image, box, name, patient, dataset, spacing_mm, view, frame, for_processing) for name in names
+    ]
+    further += [_other_view(text, spacing_mm, for_processing) for text in also or ()]
     found = classify_source(
         gallery,
-        _source(image, box, row, patient, dataset, spacing_mm, view, frame, for_processing),
+        first,
+        further=further,
         targets=tuple(target) if target else None,
         model=model,
         device=device,
@@ -1123,12 +1139,16 @@ def classify_command(
 
 
 def _print_classification(found: dict[str, Any]) -> None:
-    parts = {"kNN vote": found["knn"], "linear head": found["head"]}
-    probabilities = [part.get("probabilities") or {} for part in parts.values()]
+    methods = {"kNN vote": found["knn"], "linear head": found["head"]}
+    probabilities = [part.get("probabilities") or {} for part in methods.values()]
     rows = [(name, *(known.get(name) for known in probabilities)) for name in found["classes"]]
-    print_table((found["target"], *parts), rows)
-    for label, part in parts.items():
+    print_table((found["target"], *methods), rows)
+    for label, part in methods.items():
         typer.echo(f"  {label}: {part['basis']}")
+    risk = found["risk"]
+    if risk["probability"] is not None:
+        parts = ", ".join(f"{name} {part:+.2f}" for name, part in risk["parts"].items())
+        typer.echo(f"  risk ({risk['positive']}): {risk['probability']:.3f} (log odds: {parts}); {risk['basis']}")
     typer.echo("")
 
 
@@ -1246,6 +1266,7 @@ def benchmark_retrieval(
       seeds = [0, 1, 2]
       model = "trained"              # or "pretrained": the recipe's backbone as it is
       recipe = "recipe.toml"         # or a table; settings = ["training.epochs=20"] changes it
+      views = "woman"                # ask with a lesion's, a breast's or a woman's views together; left out: each alone
       resamples = 2000
 
     Figures are means over the seeds, with 95 % intervals over women. The page shows images and names women by their

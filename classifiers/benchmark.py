@@ -11,7 +11,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.comparison import Comparison, compare_folds
-from classifiers.crossvalidation import cross_validate, embed_rows, fold_model, rows_of, split_folds
+from classifiers.crossvalidation import cross_validate, embed_rows, fold_model, fused, rows_of, split_folds
 from classifiers.folds import Fold
 from classifiers.leaks import check_images, check_women
 from classifiers.page import write_page
@@ -114,6 +114,7 @@ def run_benchmark(
             frozen=protocol.model == "pretrained",
             work=output / FOLDS_FOLDER / f"seed-{seed}",
             targets=targets,
+            views=protocol.views,
             duplicates=pairs,
             resamples=protocol.resamples,
             seed=seed,
@@ -127,10 +128,11 @@ def run_benchmark(
     first = runs[protocol.seeds[0]].scorecard.context
     digests = [digest for run in runs.values() for digest in run.scorecard.context["model_digests"]]
     seeds = ", ".join(map(str, protocol.seeds))
+    together = f", the views of a {protocol.views} asked together" if protocol.views is not None else ""
     context = {
         **{name: first[name] for name in ("rows", "women", "manifest_digest", "failed_rows", "preparation_digest")},
         "name": protocol.name,
-        "protocol": f"{len(folds) // len(runs)} folds by woman, seeds {seeds}; "
+        "protocol": f"{len(folds) // len(runs)} folds by woman, seeds {seeds}{together}; "
         + ("a fresh model trained in each fold" if protocol.model == "trained" else "the pretrained backbone"),
         "model_digests": digests,
         "recipe": protocol.recipe.to_dict(),
@@ -174,7 +176,7 @@ def example_fold(
         Embedder.load(place, device=device), rows, workers, _titled(progress, "For the page: ")
     )
     fold = split_folds(frame, targets, protocol.folds, seed, protocol.fold_column)[0]
-    return ExampleFold(frame, fold, vectors)
+    return ExampleFold(frame, fold, fused(vectors, frame, protocol.views))
 
 
 def compare_benchmarks(

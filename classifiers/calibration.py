@@ -215,8 +215,13 @@ def calibrate(
     config: CalibrationConfig | None = None,
     folds: int = 5,
     seed: int = 0,
-) -> Calibration:
+    seen: npt.ArrayLike | None = None,
+) -> tuple[Calibration, Array]:
     """Fit a calibration to the cross-fitted probabilities of these rows; it changes nothing on too few women.
+
+    An embedder puts the women that it was trained on where their labels want them, so that held-out predictions of
+    them, too, are surer than those of new women will be. Where there are enough women that it was not trained on, the
+    calibration is fitted on these alone.
 
     Args:
         estimator_factory: Makes an unfitted classifier, of the kind whose probabilities will be calibrated.
@@ -226,6 +231,11 @@ def calibrate(
         config: How much data the calibration needs.
         folds: Folds of women to cross-fit in.
         seed: Seed of the folds.
+        seen: (n,) bool: the embedder was trained on the row's woman; None where nobody knows.
+
+    Returns:
+        The calibration, and the (n, classes) probabilities that it was fitted on: NaN for rows without a label, and
+        for all where there are too few women.
     """
     calibration = Calibration(config)
     classes, codes = encode_labels(labels)
@@ -235,9 +245,23 @@ def calibrate(
     if too_few(calibration.config, len(np.unique(woman_of_row[known])), each, classes):
         # Cross-fitting so few may be impossible, and `fit` will say why it leaves probabilities alone.
         even = np.full((len(codes), len(classes)), 1 / max(1, len(classes)))
-        return calibration.fit(even, labels, patients, classes)
+        return calibration.fit(even, labels, patients, classes), np.full(even.shape, np.nan)
     probabilities, _ = cross_fitted_probabilities(estimator_factory, vectors, labels, patients, folds, seed)
-    return calibration.fit(probabilities, labels, patients, classes)
+    trained = np.zeros(len(codes), np.bool_) if seen is None else np.asarray(seen)
+    if trained.shape != codes.shape or trained.dtype != np.bool_:
+        raise ClassificationError("calibration", f"{trained.shape} says whom the embedder saw of {len(codes)} rows")
+    if not trained[known].any():
+        return calibration.fit(probabilities, labels, patients, classes), probabilities
+    new = np.array(labels, dtype=object)
+    new[trained] = None
+    each = women_per_class(np.where(trained, MISSING, codes), woman_of_row, len(classes))
+    if too_few(calibration.config, len(np.unique(woman_of_row[known & ~trained])), each, classes):
+        calibration.fit(probabilities, labels, patients, classes)
+        calibration.basis_ += ", whom the embedder was trained on: it may be too sure"
+    else:
+        calibration.fit(probabilities, new, patients, classes)
+        calibration.basis_ += " that the embedder was not trained on"
+    return calibration, probabilities
 
 
 def brier_score(probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]) -> float:

@@ -12,8 +12,11 @@ import numpy.typing as npt
 
 from classifiers import ClassificationError
 from classifiers.classification import Classification, classify
+from classifiers.context import CONTEXT_COLUMNS
 from classifiers.filling import Place, gallery_embedder, index_device
+from classifiers.leaks import trained_on
 from classifiers.targets import choose_targets
+from classifiers.views import fuse_vectors
 from embedder.checkpoint import ModelError, read_card
 from embedder.crops import RoiCrop
 from embedder.embedding import EmbeddedFinding, Embedder
@@ -23,7 +26,7 @@ from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
 from errors import MammoseekError
 from index import GalleryError
-from index.exclusion import check_named, exclude_image, exclude_row
+from index.exclusion import Exclusion, check_named, exclude_image, exclude_row
 from index.gallery import Gallery
 from index.layout import MODEL_FOLDER
 from index.manifest import GalleryIdentity
@@ -99,22 +102,28 @@ class SourceClassification:
         targets: One classification by label column.
         excluded_patient: The woman who was kept from herself; None where she is unknown.
         notes: What a reader should know.
+        further: Other views that were classified with it.
     """
 
     source: Source
     targets: tuple[Classification, ...]
     excluded_patient: str | None
     notes: tuple[str, ...]
+    further: tuple[Source, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
-        source = self.source
-        return {
-            "query": {
+        views = [
+            {
                 "path": None if source.path is None else str(source.path),
                 "box": None if source.box is None else list(source.box),
                 "row_id": source.row_id,
-            },
+            }
+            for source in (self.source, *self.further)
+        ]
+        return {
+            "query": views[0],
+            "further": views[1:],
             "targets": [{**target.to_dict(), "excluded_patient": self.excluded_patient} for target in self.targets],
             "excluded_patient": self.excluded_patient,
             "notes": list(self.notes),
@@ -211,15 +220,20 @@ def classify_source(
     gallery: Place,
     source: Source,
     *,
+    further: Sequence[Source] = (),
     targets: tuple[str, ...] | None = None,
     model: Path | None = None,
     device: str = "cpu",
 ) -> SourceClassification:
     """Classify a place by its neighbours' vote and by linear heads, all fitted on other women.
 
+    Several views are classified by the mean of their vectors: CC and MLO of a finding, or both breasts of a woman where
+    her density is asked.
+
     Args:
         gallery: Folder of the gallery. One on Milvus is copied to a folder first.
         source: What is classified.
+        further: Other views of it, of the same woman.
         targets: Label columns; None for the usual ones that other women's findings can answer.
         model: Folder of the gallery's model, where it is not the copy that it keeps.
         device: Where to compute.
@@ -236,30 +250,76 @@ def classify_source(
     stored = Gallery.open(Path(gallery))
     if not len(stored):
         raise GalleryError(gallery, "is empty, so nothing can be classified by it", "add rows by `mammoseek index add`")
+    if len({each.row_id is None for each in (source, *further)}) > 1:
+        raise ClassificationError("query", "some views are rows of the gallery and some images", "use one kind only")
+    named = [
+        replace(each, patient=each.patient or source.patient, dataset=each.dataset or source.dataset)
+        if each.row_id is None
+        else each
+        for each in further
+    ]
+    views = [_look(stored, each, gallery, model, device) for each in (source, *named)]
+    vector: npt.NDArray[np.floating] = views[0].vector
+    if further:
+        vector = fuse_vectors(np.stack([view.vector for view in views]), np.zeros(len(views), np.int64))[0]
+    hers = np.unique(np.concatenate([view.exclusion.positions for view in views]))
+    patient = next((view.exclusion.patient for view in views if view.exclusion.patient is not None), None)
+    notes = tuple(dict.fromkeys(note for view in views for note in view.exclusion.notes))
+    context: dict[str, Any] = {}
+    for view in reversed(views):
+        context |= {name: value for name, value in view.context.items() if value is not None}
+    others = stored.table.frame(np.setdiff1d(np.arange(len(stored)), hers))
+    chosen = choose_targets(others, targets, stored.identity.granularity)
+    keys = {stored.patient_key(position) for position in hers.tolist()}
+    card = Path(model) if model is not None else Path(gallery) / MODEL_FOLDER
+    seen = trained_on(read_card(card)[0], stored.patient_keys) if card.is_dir() else None
+    answers = tuple(
+        classify(stored, vector, target=target, patient_keys=keys, context=context, seen=seen) for target in chosen
+    )
+    return SourceClassification(views[0].source, answers, patient, notes, tuple(view.source for view in views[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One view: its vector, the gallery's rows of the same woman, and what is known besides the picture."""
+
+    source: Source
+    vector: npt.NDArray[np.float32]
+    exclusion: Exclusion
+    context: dict[str, Any]
+
+
+def _look(stored: Gallery, source: Source, gallery: Place, model: Path | None, device: str) -> _Look:
     if source.row_id is not None:
         if model is not None:
             gallery_embedder(gallery, model=model, device=device)
-        vector: npt.NDArray[np.float32] = stored.vectors.take(np.array([stored.position(source.row_id)]))[0]
-        exclusion = exclude_row(stored, source.row_id)
-    else:
-        check_named(stored, source.patient, source.dataset)
-        source = _completed(source, stored)
-        embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), [source])
-        embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
-        vector = embedded.vector
-        named = [name for name in (source.patient, embedded.patient_id) if name is not None]
-        exclusion = exclude_image(
-            stored,
-            path=embedded.path,
-            sop_uid=embedded.header.sop_uid,
-            patients=list(dict.fromkeys(named)),
-            dataset=source.dataset,
-        )
-    others = stored.table.frame(np.setdiff1d(np.arange(len(stored)), exclusion.positions))
-    chosen = choose_targets(others, targets, stored.identity.granularity)
-    keys = {stored.patient_key(position) for position in exclusion.positions.tolist()}
-    answers = tuple(classify(stored, vector, target=target, patient_keys=keys) for target in chosen)
-    return SourceClassification(source, answers, exclusion.patient, exclusion.notes)
+        position = stored.position(source.row_id)
+        vector = stored.vectors.take(np.array([position]))[0]
+        return _Look(source, vector, exclude_row(stored, source.row_id), stored.record(position))
+    check_named(stored, source.patient, source.dataset)
+    source = _completed(source, stored)
+    embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), [source])
+    embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
+    named = [name for name in (source.patient, embedded.patient_id) if name is not None]
+    exclusion = exclude_image(
+        stored,
+        path=embedded.path,
+        sop_uid=embedded.header.sop_uid,
+        patients=list(dict.fromkeys(named)),
+        dataset=source.dataset,
+    )
+    return _Look(source, embedded.vector, exclusion, _known_of_image(source, stored, embedded))
+
+
+def _known_of_image(source: Source, gallery: Gallery, embedded: EmbeddedFinding) -> dict[str, Any]:
+    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing."""
+    header = embedded.header
+    known = {"age": header.age, "view": header.view, "laterality": header.laterality}
+    same = gallery.table.find("path", os.path.realpath(_path(source)))
+    if len(same):
+        record = gallery.record(int(same[0]))
+        known |= {name: record[name] for name in CONTEXT_COLUMNS if record.get(name) is not None}
+    return known if source.view is None else {**known, "view": source.view}
 
 
 def draw_answer(

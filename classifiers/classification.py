@@ -1,8 +1,9 @@
 """Classify a finding by a gallery of other women's: a kNN vote and a linear head, side by side."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 from classifiers import ClassificationError
 from classifiers.fitted import ClassifierConfig, FittedClassifiers, fit_classifiers
 from classifiers.labels import Array
+from classifiers.risk import RiskConfig, RiskModel
+from classifiers.riskanswers import RiskAnswer, answer_risk, fit_gallery_risk
 from embedder.findings import LABEL_COLUMNS
 
 _UNIT_TOLERANCE = 1e-3  # of a vector's length
@@ -106,6 +109,7 @@ class Classification:
         classes: Its classes among other women, in their order where they have one.
         knn: The kNN vote.
         head: The linear head; None where it could not be made.
+        risk: The risk of the class to detect, from both and the context; None where it could not be made.
         reasons: Why a part could not be made, by its name.
         findings: Labelled findings of other women in the gallery.
         women: The women that these belong to.
@@ -118,6 +122,7 @@ class Classification:
     classes: tuple[str, ...]
     knn: VoteAnswer
     head: HeadAnswer | None
+    risk: RiskAnswer | None
     reasons: dict[str, str]
     findings: int
     women: int
@@ -142,6 +147,11 @@ class Classification:
         else:
             fit = f"fitted on {head['findings']} findings of {head['women']} women"
             head["basis"] = f"{fit}; {head['calibration']['basis']}"
+        if self.risk is None:
+            content["risk"] = {
+                **dict.fromkeys(field.name for field in fields(RiskAnswer)),
+                "basis": self.reasons["risk"],
+            }
         return content
 
 
@@ -152,6 +162,8 @@ def classify(
     target: str,
     patient_keys: str | Collection[str] | None = None,
     patient_id: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    seen: npt.NDArray[np.bool_] | None = None,
     config: ClassifierConfig | None = None,
 ) -> Classification:
     """Classify one finding by the labelled findings of other women.
@@ -164,6 +176,8 @@ def classify(
         target: The label column to classify by.
         patient_keys: The query's woman as "dataset/patient_id", or several keys of hers.
         patient_id: Her id where the data set is unknown: rows with it in any data set are left out.
+        context: What is known of the query besides its picture, by column, see `classifiers.context`.
+        seen: (n,) whether the embedder was trained on the woman of each row of the gallery; None where nobody knows.
         config: How the classifiers are fitted.
 
     Raises:
@@ -174,7 +188,8 @@ def classify(
     if patient_id is not None:
         keys |= keys_of_patient(gallery, patient_id)
     named = sorted(keys) if patient_id is None else [patient_id]
-    return _classify(gallery, [np.asarray(vector)], [keys], [", ".join(named) or None], target, config)[0]
+    names = [", ".join(named) or None]
+    return _classify(gallery, [np.asarray(vector)], [keys], names, target, config, context or {}, seen)[0]
 
 
 def classify_many(
@@ -227,32 +242,41 @@ def _classify(
     names: Sequence[str | None],
     target: str,
     config: ClassifierConfig | None,
+    context: Mapping[str, Any] = MappingProxyType({}),
+    seen: npt.NDArray[np.bool_] | None = None,
 ) -> list[Classification]:
     config = config or ClassifierConfig()
+    risk_config = RiskConfig(seed=config.seed)
     if target not in gallery.records.columns:
         raise ClassificationError("target", f"the gallery has no column {target!r}", name_labels(gallery.records))
     labels = gallery.records[target].to_numpy(dtype=object)
-    fits: dict[bytes, FittedClassifiers] = {}
+    fits: dict[bytes, tuple[FittedClassifiers, RiskModel | str]] = {}
     answers = []
     for query, own, name in zip(queries, keys, names, strict=True):
         vector = _checked(query, gallery.matrix.shape[1])
         others = ~pd.Index(gallery.patient_keys).isin(own)
-        if (fitted := fits.get(others.tobytes())) is None:
+        if others.tobytes() not in fits:
+            told = None if seen is None else seen[others]
+            women = gallery.patient_keys[others]
             try:
-                fitted = fit_classifiers(gallery.matrix[others], labels[others], gallery.patient_keys[others], config)
+                fitted = fit_classifiers(gallery.matrix[others], labels[others], women, config, seen=told)
             except ClassificationError as error:
                 raise ClassificationError(f"{target} of other women", error.cause, error.remedy) from error
-            fits[others.tobytes()] = fitted
-        answers.append(_answer(fitted, vector, target, name, int((~others).sum()), _replay(gallery, config, vector)))
+            risk = fit_gallery_risk(fitted, gallery.records[others], women, target, seen=told, config=risk_config)
+            fits[others.tobytes()] = fitted, risk
+        replay = _replay(gallery, config, risk_config, vector, context)
+        answers.append(_answer(*fits[others.tobytes()], vector, target, name, int((~others).sum()), context, replay))
     return answers
 
 
 def _answer(
     fitted: FittedClassifiers,
+    risk: RiskModel | str,
     vector: Array,
     target: str,
     name: str | None,
     excluded_rows: int,
+    context: Mapping[str, Any],
     replay: dict[str, Any],
 ) -> Classification:
     # One query at a time: products of matrices of other shapes may differ in their last bits.
@@ -260,6 +284,7 @@ def _answer(
         return dict(zip(fitted.classes, values[0].tolist(), strict=True))
 
     raw, calibrated = fitted.knn.predict(vector)
+    before = {"knn": raw}
     hood = fitted.knn.estimator.kneighbours(vector)
     knn = VoteAnswer(
         named(calibrated),
@@ -271,6 +296,7 @@ def _answer(
     head = None
     if fitted.head is not None:
         raw, calibrated = fitted.head.predict(vector)
+        before["head"] = raw
         head = HeadAnswer(
             named(calibrated),
             named(raw),
@@ -279,12 +305,16 @@ def _answer(
             fitted.head.estimator.strength_,
             fitted.head.calibration.to_dict(),
         )
+    reasons = {"head": fitted.no_head} if fitted.no_head else {}
+    if isinstance(risk, str):
+        reasons["risk"] = risk
     return Classification(
         target=target,
         classes=fitted.classes,
         knn=knn,
         head=head,
-        reasons={"head": fitted.no_head} if fitted.no_head else {},
+        risk=None if isinstance(risk, str) else answer_risk(risk, before, context),
+        reasons=reasons,
         findings=fitted.findings,
         women=fitted.women,
         excluded_patient=name,
@@ -293,14 +323,18 @@ def _answer(
     )
 
 
-def _replay(gallery: CaseGallery, config: ClassifierConfig, vector: Array) -> dict[str, Any]:
+def _replay(
+    gallery: CaseGallery, config: ClassifierConfig, risk: RiskConfig, vector: Array, context: Mapping[str, Any]
+) -> dict[str, Any]:
     settings = asdict(config)
     settings["head"]["strengths"] = list(config.head.strengths)
+    settings["risk"] = {**asdict(risk), "context": list(risk.context), "strengths": list(risk.strengths)}
     return {
         "gallery_generation": int(gallery.generation),
         "model_digest": gallery.identity.model_digest,
         "preparation_digest": gallery.identity.preparation_digest,
         "vector_sha256": hashlib.sha256(vector.astype(np.float32).tobytes()).hexdigest(),
+        "context": {name: context.get(name) for name in risk.context},
         "settings": settings,
     }
 

@@ -19,6 +19,7 @@ from classifiers.leaks import check_images, check_super_resolution, check_unseen
 from classifiers.predictions import write_json
 from classifiers.scorecard import FoldPredictions, Scorecard, make_scorecard, predict_fold
 from classifiers.targets import choose_targets
+from classifiers.views import Group, fuse_vectors, view_groups
 from embedder.checkpoint import ModelCard, image_digests, woman_digest
 from embedder.duplicates import Duplicate
 from embedder.embedding import Embedder, pretrained_model
@@ -104,7 +105,7 @@ def evaluate_model(
         splits = patient_folds(keys, _strata(frame, chosen), FOLDS_WITHOUT_TRAINING, seed)
         unnamed = "no woman or image of this manifest is named in the model's card"
         protocol = f"{len(splits)} folds by woman, seed {seed}; {unnamed}"
-    predictions = [_predict(vectors, frame, fold, chosen, seed) for fold in splits]
+    predictions = [_predict(vectors, frame, fold, chosen, seed, None) for fold in splits]
     context = {
         **_context(frame, embedder.granularity, protocol, digest, failures),
         "model_digests": [embedder.digest],
@@ -122,6 +123,7 @@ def cross_validate(
     frozen: bool = False,
     work: Path | None = None,
     targets: tuple[str, ...] | None = None,
+    views: Group | None = None,
     duplicates: Sequence[Duplicate] = (),
     resamples: int = 2000,
     seed: int = 0,
@@ -144,6 +146,8 @@ def cross_validate(
         work: Folder where folds are kept; called again with the same arguments, finished folds are taken from there
             and a stopped one goes on. None keeps nothing.
         targets: Label columns to score; None for the usual ones, see `classifiers.targets`.
+        views: What is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`, see
+            `classifiers.views`; None asks with each row alone.
         duplicates: Images that stand under two women's names, none of which may be on both sides of a fold.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
@@ -167,10 +171,10 @@ def cross_validate(
     with ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         crops: CropStore | None = None
-        fused: CropStore | None = None
+        described: CropStore | None = None
         if frozen and recipe.preparation.descriptors:
-            fused = load_crops(frame, recipe.preparation, workers=workers, progress=progress)
-            frame, failures = fused.frame, fused.failures
+            described = load_crops(frame, recipe.preparation, workers=workers, progress=progress)
+            frame, failures = described.frame, described.failures
         elif frozen:
             place = fold_model(folder, recipe, 0, folds, frozen=True)
             model_digest = pretrained_model(place, recipe.network, recipe.preparation)
@@ -190,17 +194,17 @@ def cross_validate(
         for number, fold in enumerate(splits):
             label = f"Fold {number + 1}/{folds}"
             place = fold_model(folder, recipe, number, folds, frozen=frozen)
-            if fused is not None:
-                outcome, digest_of_model = _run_fused_fold(fused, recipe, fold, chosen, seed, place, device)
+            if described is not None:
+                outcome, digest_of_model = _run_fused_fold(described, recipe, fold, chosen, views, seed, place, device)
             elif crops is None:
-                outcome, digest_of_model = _predict(vectors, frame, fold, chosen, seed), model_digest
+                outcome, digest_of_model = _predict(vectors, frame, fold, chosen, seed, views), model_digest
             else:
-                plan = _fold_plan(frame, recipe, fold, chosen, seed)
+                plan = _fold_plan(frame, recipe, fold, chosen, views, seed)
                 found = _finished_fold(place, plan)
                 if found is None:
                     start = time.monotonic()
                     outcome, digest_of_model = _run_fold(
-                        frame, recipe, fold, chosen, seed, place, crops, device, workers, label, progress
+                        frame, recipe, fold, chosen, views, seed, place, crops, device, workers, label, progress
                     )
                     _keep_fold(place, plan, outcome, digest_of_model, time.monotonic() - start)
                 else:
@@ -209,7 +213,8 @@ def cross_validate(
             predictions.append(outcome)
             digests.append(digest_of_model)
     declared = f" as the column {fold_column} declares" if fold_column is not None else ""
-    protocol = f"{folds} folds by woman{declared}, seed {seed}; " + (
+    together = f", the views of a {views} asked together" if views is not None else ""
+    protocol = f"{folds} folds by woman{declared}, seed {seed}{together}; " + (
         "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
     )
     context = {
@@ -348,12 +353,32 @@ def embed_rows(
 
 
 def _predict(
-    vectors: npt.NDArray[np.float32], frame: pd.DataFrame, fold: Fold, targets: tuple[str, ...], seed: int
+    vectors: npt.NDArray[np.float32],
+    frame: pd.DataFrame,
+    fold: Fold,
+    targets: tuple[str, ...],
+    seed: int,
+    views: Group | None,
 ) -> FoldPredictions:
     check_no_leak(patient_key(frame).to_numpy(dtype=object), fold.train, fold.test)
+    vectors = fused(vectors, frame, views)
     return predict_fold(
         vectors[fold.train], frame.iloc[fold.train], vectors[fold.test], frame.iloc[fold.test], targets, seed=seed
     )
+
+
+def fused(vectors: npt.NDArray[np.float32], frame: pd.DataFrame, views: Group | None) -> npt.NDArray[np.float32]:
+    """Return vectors of which each is the mean of its group's, of unit length.
+
+    Args:
+        vectors: float32 (n, d), unit length.
+        frame: (n rows) of the manifest.
+        views: What makes a group; None leaves the vectors as they are.
+    """
+    if views is None:
+        return vectors
+    groups = view_groups(frame, views)
+    return fuse_vectors(vectors, groups)[groups].astype(np.float32)
 
 
 def _run_fold(
@@ -361,6 +386,7 @@ def _run_fold(
     recipe: Recipe,
     fold: Fold,
     targets: tuple[str, ...],
+    views: Group | None,
     seed: int,
     place: Path,
     crops: CropStore,
@@ -394,27 +420,37 @@ def _run_fold(
     vectors, embedded, failures = embed_rows(embedder, frame, workers, None)
     if failures or not embedded["row_id"].equals(frame["row_id"]):
         raise ClassificationError(place, f"{len(failures)} images could be read before the training and not after it")
-    return _predict(vectors, frame, fold, targets, seed), result.digest
+    return _predict(vectors, frame, fold, targets, seed, views), result.digest
 
 
 def _run_fused_fold(
-    crops: CropStore, recipe: Recipe, fold: Fold, targets: tuple[str, ...], seed: int, place: Path, device: str
+    crops: CropStore,
+    recipe: Recipe,
+    fold: Fold,
+    targets: tuple[str, ...],
+    views: Group | None,
+    seed: int,
+    place: Path,
+    device: str,
 ) -> tuple[FoldPredictions, str]:
     """Predict with the pretrained backbone and descriptors that the fold's own training women standardise."""
     known = crops.take(crops.frame.iloc[fold.train])
     digest = pretrained_model(place, recipe.network, recipe.preparation, known)
     embedder = Embedder.load(place, device=device)
     check_unseen(embedder.card, patient_key(crops.frame.iloc[fold.test]), place)
-    return _predict(embedder.embed_store(crops), crops.frame, fold, targets, seed), digest
+    return _predict(embedder.embed_store(crops), crops.frame, fold, targets, seed, views), digest
 
 
-def _fold_plan(frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _fold_plan(
+    frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], views: Group | None, seed: int
+) -> dict[str, Any]:
     """Return all that a fold's predictions depend on, as plain JSON values."""
     plan = {
         "manifest": manifest_digest(frame),
         "recipe": recipe.to_dict(),
         "test_rows": frame["row_id"].iloc[fold.test].tolist(),
         "targets": targets,
+        "views": views,
         "seed": seed,
     }
     return dict(json.loads(json.dumps(plan)))

@@ -50,11 +50,20 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated(Generic[Kind]):
-    """A fitted classifier, its calibration, and the order in which it names the classes."""
+    """A fitted classifier, its calibration, and the order in which it names the classes.
+
+    Args:
+        estimator: The classifier.
+        calibration: Its calibration.
+        classes: The classes in their order.
+        held_out: (n, classes) before calibration: each fitted row as a classifier predicts it that does not know its
+            woman; NaN without a label, and everywhere where there were too few women to calibrate on.
+    """
 
     estimator: Kind
     calibration: Calibration
     classes: tuple[str, ...]
+    held_out: Array
 
     def predict(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> tuple[Array, Array]:
         """Return (q, classes) probabilities before and after calibration.
@@ -95,6 +104,8 @@ def fit_classifiers(
     labels: npt.ArrayLike,
     patients: npt.ArrayLike,
     config: ClassifierConfig | None = None,
+    *,
+    seen: npt.ArrayLike | None = None,
 ) -> FittedClassifiers:
     """Fit a kNN vote and a linear head, and calibrate each on cross-fitted probabilities of the same women.
 
@@ -103,6 +114,7 @@ def fit_classifiers(
         labels: (n,) labels; rows without one are left out.
         patients: (n,) women's keys.
         config: How they are fitted.
+        seen: (n,) bool: the embedder was trained on the row's woman; None where nobody knows. See `calibrate`.
 
     Raises:
         ClassificationError: No row has a label, all have the same one, or the column is no label.
@@ -128,10 +140,10 @@ def fit_classifiers(
     def fitted(make: Callable[[], Kind]) -> Calibrated[Kind]:
         estimator = make()
         estimator.fit(vectors, labels, patients)
-        calibration = calibrate(
-            make, vectors, labels, patients, config=config.calibration, folds=config.folds, seed=config.seed
+        calibration, held_out = calibrate(
+            make, vectors, labels, patients, config=config.calibration, folds=config.folds, seed=config.seed, seen=seen
         )
-        return Calibrated(estimator, calibration, classes)
+        return Calibrated(estimator, calibration, classes, spread_columns(held_out, estimator.classes_, classes))
 
     return FittedClassifiers(
         classes=classes,

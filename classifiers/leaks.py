@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
@@ -95,3 +97,18 @@ def check_super_resolution(frame: pd.DataFrame, name: str, workers: int | None =
                 f"the woman {key} is tested, and the super-resolution network {name} was trained on her films",
                 "test other women, or set preparation.super_resolution=none",
             )
+
+
+def trained_on(card: ModelCard, women: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Say of which rows' women a model's weights were trained; validation and standardisation do not count.
+
+    Args:
+        card: The model's card.
+        women: (n,) keys, "dataset/patient".
+
+    Returns:
+        (n,) bool.
+    """
+    digests = set(card.women.get("train", ()))
+    distinct, rows = np.unique(np.asarray(women, dtype=object).astype(str), return_inverse=True)
+    return np.array([woman_digest(woman) in digests for woman in distinct], np.bool_)[rows]

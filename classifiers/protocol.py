@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from classifiers import ClassificationError
+from classifiers.views import Group
 from embedder.datasets import DATASETS, Progress, read_dataset
 from embedder.findings import GRANULARITIES
 from embedder.manifest import read_manifest
@@ -36,6 +37,8 @@ class Protocol:
         model: `trained` trains a fresh model in every fold, `pretrained` takes the recipe's backbone as it is.
         recipe: How each fold's model is made.
         labels: Label columns to score; None for the usual ones, see `classifiers.targets`.
+        views: What is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`; None asks
+            with each row alone.
         folds: Folds of women.
         fold_column: Column of the manifest that says in which fold a row is tested; None splits the women.
         seeds: Of folds and models: the benchmark is run with each, and figures are means over them.
@@ -52,6 +55,7 @@ class Protocol:
     model: Model = "trained"
     recipe: Recipe = field(default_factory=Recipe)
     labels: tuple[str, ...] | None = None
+    views: Group | None = None
     folds: int = 5
     fold_column: str | None = None
     seeds: tuple[int, ...] = (0,)
@@ -68,6 +72,7 @@ class Protocol:
             == self.granularity,
             f"model is {' or '.join(get_args(Model))}": self.model in get_args(Model),
             "labels are left out, or one or more": self.labels is None or len(self.labels) > 0,
+            f"views is {', '.join(get_args(Group))}": self.views is None or self.views in get_args(Group),
             f"folds is 2 to {_MOST_FOLDS}": 2 <= self.folds <= _MOST_FOLDS,
             f"seeds are 1 to {_MOST_SEEDS} different numbers from 0": 1
             <= len(set(self.seeds))

@@ -161,15 +161,38 @@ def test_nothing_labelled_gives_no_probabilities():
 @pytest.mark.parametrize("factory", [NeighbourVote, LinearHead])
 def test_calibrate_uses_cross_fitted_probabilities(factory):
     vectors, labels, women = some_findings()
-    found = calibrate(factory, vectors, labels, women, folds=3, seed=1)
+    found, held_out = calibrate(factory, vectors, labels, women, folds=3, seed=1)
     values, classes = cross_fitted_probabilities(factory, vectors, labels, women, 3, 1)
     assert found.to_dict() == Calibration().fit(values, labels, women, classes).to_dict()
     assert found.method_ == "temperature and bias"
+    np.testing.assert_array_equal(held_out, values)
 
 
 @pytest.mark.parametrize("labels", [["mass", None], ["mass", "asymmetry"], ["mass", "mass"], [None, None]])
 def test_calibrate_leaves_few_women_alone(labels):
-    assert calibrate(LinearHead, np.eye(2), labels, ["a/1", "a/2"]).method_ == "none"
+    found, held_out = calibrate(LinearHead, np.eye(2), labels, ["a/1", "a/2"])
+    assert found.method_ == "none"
+    assert np.isnan(held_out).all()
+
+
+def test_calibration_is_fitted_on_women_the_embedder_was_not_trained_on_where_there_are_enough():
+    vectors, labels, women = some_findings()
+    keys = np.unique(women)
+    values, classes = cross_fitted_probabilities(NeighbourVote, vectors, labels, women)
+    plain, _ = calibrate(NeighbourVote, vectors, labels, women)
+    half = np.isin(women, keys[: len(keys) // 2])
+    found, _ = calibrate(NeighbourVote, vectors, labels, women, seen=half)
+    expected = Calibration().fit(values, np.where(half, None, np.asarray(labels, dtype=object)), women, classes)
+    assert found.sharpness_ == expected.sharpness_ != plain.sharpness_
+    assert found.basis_ == f"{expected.basis_} that the embedder was not trained on"
+    most = np.isin(women, keys[:-10])
+    found, _ = calibrate(NeighbourVote, vectors, labels, women, seen=most)
+    assert found.sharpness_ == plain.sharpness_
+    assert found.basis_ == f"{plain.basis_}, whom the embedder was trained on: it may be too sure"
+    none, _ = calibrate(NeighbourVote, vectors, labels, women, seen=np.zeros(len(women), np.bool_))
+    assert none.to_dict() == plain.to_dict()
+    with pytest.raises(ClassificationError, match="whom the embedder saw"):
+        calibrate(NeighbourVote, vectors, labels, women, seen=[True])
 
 
 def test_scores_of_labelled_rows_only():

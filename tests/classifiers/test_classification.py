@@ -139,7 +139,10 @@ def test_many_answers_equal_single_ones_and_share_fits(monkeypatch):
     keys = [{"a/3"}, {"a/4"}, (), {"z/1"}, {"a/3"}]
     fits = []
     real = fitted.fit_classifiers
-    monkeypatch.setattr("classifiers.classification.fit_classifiers", lambda *given: fits.append(1) or real(*given))
+    monkeypatch.setattr(
+        "classifiers.classification.fit_classifiers",
+        lambda *given, **options: fits.append(1) or real(*given, **options),
+    )
     many = classify_many(gallery, gallery.matrix[rows], target="pathology", patient_keys=keys, config=FAST)
     assert len(fits) == 3  # without a/3, without a/4, with everyone
     for row, own, found in zip(rows, keys, many, strict=True):

@@ -10,7 +10,7 @@ import pytest
 from classifiers import ClassificationError, crossvalidation, leaks
 from classifiers.crossvalidation import cross_validate
 from classifiers.folds import Fold, patient_folds
-from classifiers.leaks import check_images, check_super_resolution, check_unseen, check_women
+from classifiers.leaks import check_images, check_super_resolution, check_unseen, check_women, trained_on
 from embedder.checkpoint import image_digests, read_card, woman_digest
 from embedder.duplicates import find_duplicates
 from embedder.embedding import pretrained_model
@@ -91,3 +91,17 @@ def test_women_whom_super_resolution_learned_from_are_not_tested(frame, folds, m
         recipe = Recipe().with_settings(["preparation.super_resolution=srcnn-rsna"])
         with pytest.raises(ClassificationError, match="synthetic/w3"):
             cross_validate(frame, recipe, folds=3, frozen=True)
+
+
+def test_women_of_the_training_are_told_from_those_who_chose_an_epoch_or_a_scale(frame, tmp_path):
+    recipe = Recipe.default("finding")
+    pretrained_model(tmp_path / "model", dataclasses.replace(recipe.network, weights="none"), recipe.preparation)
+    card = read_card(tmp_path / "model")[0]
+    women = ["a/1", "a/2", "a/1", "a/3", "b/1"]
+    assert not trained_on(card, women).any()
+    roles = {
+        "train": (woman_digest("a/1"),),
+        "validation": (woman_digest("a/2"),),
+        "descriptors": (woman_digest("a/3"),),
+    }
+    assert trained_on(dataclasses.replace(card, women=roles), women).tolist() == [True, False, True, False, False]
