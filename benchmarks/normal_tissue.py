@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
             "manifest": digest[:12],
             "protocol": f"{arguments.folds} folds by woman, seed {seed}",
             "input": f"{recipe.preparation.height} x {recipe.preparation.width}",
-            "epochs": recipe.training.epochs,
+            "trained": f"{recipe.training.epochs} epochs, {recipe.training.trainable}",
         }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         found: list[dict[str, Any]] = []
@@ -180,12 +180,10 @@ def score_runs(setting: Setting, work: Path, names: list[str]) -> Iterator[tuple
     preparation, network = setting.recipe.preparation, setting.recipe.network
     pretrained_model(work / "pretrained", network, preparation)
     frozen = Embedder.load(work / "pretrained").embed_store(without_margin(setting.crops, preparation))
-    hard_of = [hard_tests(setting, fold, frozen) for fold in setting.folds]
+    runs = {FROZEN: Run()}
+    hard_of = [hard_tests(setting, fold, frozen, runs[FROZEN]) for fold in setting.folds]
     hard = set(setting.rows["row_id"].iloc[np.concatenate(hard_of)])
     queries = [np.concatenate([fold.test, places]) for fold, places in zip(setting.folds, hard_of, strict=True)]
-    runs = {FROZEN: Run()}
-    for fold, asked in zip(setting.folds, queries, strict=True):
-        _predict(setting, runs[FROZEN], frozen, fold.train, asked)
     yield runs, hard, 0
     trained = {name: Run() for name in (TUNED, HARD, HARD_VOTING) if name in names}
     mined = _score_trained(setting, work, queries, trained) if trained else 0
@@ -252,15 +250,20 @@ def candidates_of(setting: Setting, women: set[str]) -> Rows:
     return np.flatnonzero(own.to_numpy())
 
 
-def hard_tests(setting: Setting, fold: Fold, frozen: Vectors) -> Rows:
+def hard_tests(setting: Setting, fold: Fold, frozen: Vectors, run: Run) -> Rows:
     """Return the positions of a fold's hard test places: on each film the one most like a lesion to the frozen network.
 
     Args:
         setting: What all runs share.
         fold: The fold.
         frozen: Vectors of all rows.
+        run: The frozen run, into which the fold's predictions go.
     """
-    return _hardest(setting, fold, frozen, set(patient_key(setting.rows.iloc[fold.test])), 1, 0.0)
+    positions = candidates_of(setting, set(patient_key(setting.rows.iloc[fold.test])))
+    _predict(setting, run, frozen, fold.train, np.concatenate([fold.test, positions]))
+    places = setting.rows.iloc[positions]
+    surety = np.mean([[run.chances[method][name] for name in places["row_id"]] for method in METHODS], axis=0)
+    return _hardest(setting, fold, positions, surety, per_image=1, minimum=0.0)
 
 
 def mine_fold(setting: Setting, fold: Fold, vectors: Vectors) -> Rows:
@@ -271,15 +274,18 @@ def mine_fold(setting: Setting, fold: Fold, vectors: Vectors) -> Rows:
         fold: The fold.
         vectors: Vectors of all rows, by the fold's model.
     """
-    return _hardest(setting, fold, vectors, set(patient_key(setting.rows.iloc[fold.train])), 2, 0.5)
-
-
-def _hardest(setting: Setting, fold: Fold, vectors: Vectors, women: set[str], per_image: int, minimum: float) -> Rows:
-    positions = candidates_of(setting, women)
-    known, places = setting.rows.iloc[fold.train], setting.rows.iloc[positions]
+    known = setting.rows.iloc[fold.train]
+    positions = candidates_of(setting, set(patient_key(known)))
+    places = setting.rows.iloc[positions]
     surety = lesion_probability(vectors[fold.train], known, vectors[positions], places, seed=setting.seed)
+    return _hardest(setting, fold, positions, surety, per_image=2, minimum=0.5)
+
+
+def _hardest(
+    setting: Setting, fold: Fold, positions: Rows, surety: npt.NDArray[np.float64], *, per_image: int, minimum: float
+) -> Rows:
     taken = setting.rows.iloc[np.concatenate([fold.train, fold.test])]
-    chosen = choose_hard(places, surety, taken, per_image=per_image, minimum=minimum)
+    chosen = choose_hard(setting.rows.iloc[positions], surety, taken, per_image=per_image, minimum=minimum)
     return np.flatnonzero(setting.rows["row_id"].isin(chosen["row_id"]).to_numpy())
 
 

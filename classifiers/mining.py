@@ -16,6 +16,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.fitted import ClassifierConfig, fit_classifiers
+from classifiers.folds import Fold, patient_folds
 from embedder.checkpoint import ModelCard
 from embedder.embedding import Embedder
 from embedder.findings import Box, patient_key
@@ -26,6 +27,8 @@ from embedder.tissuemap import TissueMap
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[..., None]
+
+_FOLDS = 5  # of women, in which places are judged by other women's
 
 _MOST_OVERLAP = 0.2
 """Of two places (intersection over union): beyond it the less sure one says nothing that the other does not."""
@@ -153,30 +156,36 @@ def lesion_probability(
 ) -> npt.NDArray[np.float64]:
     """Return how probably each place is a lesion: the mean of the linear head's and the neighbours' probabilities.
 
-    A place's own woman is not among its neighbours.
+    Neither knows the place's own woman: her known places would answer for her other ones. The women are split into
+    folds, and each fold's places are judged by what is known of the others.
 
     Args:
         gallery: (n, d) vectors of lesions and normal tissue.
         known: (n rows) of a manifest with `tissue`.
         vectors: (q, d) vectors of the places.
         places: (q rows) of a manifest.
-        seed: Of the folds in which probabilities are calibrated.
+        seed: Of all folds.
 
     Raises:
-        ClassificationError: The gallery has not both lesions and normal tissue.
+        ClassificationError: There are too few women with lesions and normal tissue.
     """
-    if not len(vectors):
-        return np.empty(0)
-    fitted = fit_classifiers(
-        gallery,
-        known["tissue"].to_numpy(dtype=object),
-        patient_key(known).to_numpy(dtype=object),
-        ClassifierConfig(seed=seed),
-    )
-    column = fitted.classes.index("lesion")
-    own = patient_key(places).to_numpy(dtype=object)
-    parts = [part.predict(vectors, own)[1][:, column] for part in (fitted.knn, fitted.head) if part is not None]
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    found = np.empty(len(vectors))
+    women, own = (patient_key(rows).to_numpy(dtype=object) for rows in (known, places))
+    labels = known["tissue"].to_numpy(dtype=object)
+    folds = [Fold(np.arange(len(known)), np.empty(0, np.int64))]  # of women of whom nothing is known
+    if set(own) & set(women):
+        folds += patient_folds(women, labels, min(_FOLDS, len(set(women))), seed)
+    asked = [~np.isin(own, women), *(np.isin(own, women[fold.test]) for fold in folds[1:])]
+    for fold, here in zip(folds, asked, strict=True):
+        if not here.any():
+            continue
+        fitted = fit_classifiers(
+            gallery[fold.train], labels[fold.train], women[fold.train], ClassifierConfig(seed=seed)
+        )
+        column = fitted.classes.index("lesion")
+        judges = [part for part in (fitted.knn, fitted.head) if part is not None]
+        found[here] = np.mean([part.predict(vectors[here], own[here])[1][:, column] for part in judges], axis=0)
+    return found
 
 
 def choose_hard(

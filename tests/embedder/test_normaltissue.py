@@ -23,8 +23,8 @@ from embedder.normaltissue import (
     with_rows,
 )
 from embedder.preparation import PreparationConfig
-from embedder.roles import label_classes
 from embedder.rois import row_box
+from embedder.roles import label_classes
 from embedder.tissuemap import TissueMap
 
 UNKNOWN = ["u0.png", "u1.png", "u2.png"]
@@ -100,7 +100,7 @@ def test_places_are_those_of_other_womens_lesions(read: TissueMap, tissue_manife
 
 def test_what_is_not_known_of_a_place_stays_unknown(added: NormalTissue, tissue_manifest: pd.DataFrame) -> None:
     places = new_rows(added)
-    unknown = [name for name in ("lesion_type", "native_lesion_type", "pathology", "margin", "assessment")]
+    unknown = ["lesion_type", "native_lesion_type", "pathology", "margin", "assessment"]
     assert places[unknown].isna().all(axis=None)
     breasts = tissue_manifest[tissue_manifest["granularity"] == "breast"].set_index("path")
     for name in ("density", "view", "laterality", "patient_id", "spacing_mm"):
