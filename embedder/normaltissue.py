@@ -8,12 +8,12 @@ of women with a lesion as from those of women without one.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from embedder.findings import Box, FindingError, patient_key, typed_columns
+from embedder.findings import Box, FindingError, typed_columns
 from embedder.preparation import PreparationConfig
 from embedder.tissuemap import TISSUE_SHARE, TissueImage, TissueMap
 
@@ -43,6 +43,11 @@ class NormalTissue:
     images: int
     left_out: int
     failures: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain JSON values."""
+        counts = {name: getattr(self, name) for name in ("added", "images", "left_out")}
+        return {"rows": len(self.frame), **counts, "failures": [list(failure) for failure in self.failures]}
 
 
 def label_tissue(frame: pd.DataFrame) -> pd.Series:
@@ -250,8 +255,3 @@ def _generator(seed: int, name: str) -> np.random.Generator:
     """Return the source of random numbers of one data set or image, whatever others there are."""
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
-
-
-def match_keys(frame: pd.DataFrame, women: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Return which rows are of some women, (rows,) bool."""
-    return np.asarray(patient_key(frame).isin(set(women)), np.bool_)
