@@ -7,6 +7,8 @@ sizes of lesions and at the places of other women's lesions (`embedder.normaltis
 the same for all runs; a fold's test women are scored by models, votes, heads and calibrations that know its training
 women only, and the test places are the same for all runs: drawn at random, never mined.
 
+- `size and place alone`: a control that sees no pixel, logistic regression on the box's size, its place in the breast,
+  its share of tissue and their products; what it scores above 0.5 the other runs may owe to how places were drawn.
 - `frozen`: the ImageNet backbone, not trained.
 - `descriptors` and `frozen + descriptors`: hand-crafted descriptors nearly alone (fusion weight 0.99), and fused (0.6).
 - `fine-tuned`: trained with `tissue` as the leading label; `under` makes an epoch as long as the lesions are many, so
@@ -30,6 +32,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from benchmarks.cross_validation import RESULTS
 from benchmarks.setting import errors_told, find_data, machine_line
@@ -46,11 +51,13 @@ from embedder.manifest import manifest_digest
 from embedder.normaltissue import candidate_places, label_tissue, normal_places, with_rows
 from embedder.preparation import DESCRIPTOR_GROUPS, PreparationConfig
 from embedder.recipe import Recipe
-from embedder.rois import CropStore, load_crops
+from embedder.rois import CropStore, load_crops, row_box
 from embedder.tissuemap import TissueMap
 from embedder.training import choose_augmentation, train
 from errors import MammoseekError
 
+CONTROL = "size and place alone"
+GEOMETRY = ("width", "height", "across", "down", "share")
 FROZEN, DESCRIBED, FUSED = "frozen", "descriptors", "frozen + descriptors"
 TUNED, HARD, HARD_VOTING = "fine-tuned", "hard negatives", "hard negatives, also voting"
 FUSION = {DESCRIBED: 0.99, FUSED: 0.6}
@@ -66,7 +73,8 @@ class Setting:
     """What all runs share.
 
     Attributes:
-        rows: Lesions, random normal tissue and candidates, with `tissue` and `kind` (lesion, random, candidate).
+        rows: Lesions, random normal tissue and candidates, with `tissue`, `kind` (lesion, random, candidate) and the
+            columns of GEOMETRY.
         crops: Their crops with the augmentation's margin.
         folds: Positions in `rows` of lesions and random places.
         recipe: How models are trained.
@@ -85,7 +93,7 @@ class Run:
     """The pooled predictions of one run: by method, the probability of a lesion of each queried row.
 
     Attributes:
-        chances: By method and row id.
+        chances: By method and row id; the control's stand with the head's.
     """
 
     chances: dict[str, dict[str, float]] = field(default_factory=lambda: {method: {} for method in METHODS})
@@ -162,7 +170,16 @@ def gather(frame: pd.DataFrame, candidates: int) -> tuple[pd.DataFrame, str]:
     }
     rows = with_rows(with_rows(lesions, parts["random"]), parts["candidate"])
     digest = manifest_digest(with_rows(lesions, parts["random"]))
-    return rows.assign(kind=np.repeat(list(parts), [len(part) for part in parts.values()])), digest
+    images = {str(image.record["path"]): image for image in tissue.images}
+    geometry = []
+    for _, row in rows.iterrows():
+        box, image = row_box(row), images.get(str(row["path"]))
+        assert box is not None, "places have boxes"
+        if image is None:
+            raise MammoseekError(row["path"], "has a lesion, and another one without a place", "draw no places on it")
+        geometry.append((box.width, box.height, *image.place_of(box), image.share(box)))
+    kinds = np.repeat(list(parts), [len(part) for part in parts.values()])
+    return rows.assign(kind=kinds, **pd.DataFrame(geometry, columns=list(GEOMETRY))), digest
 
 
 def score_runs(setting: Setting, work: Path, names: list[str]) -> Iterator[tuple[dict[str, Run], set[str], int]]:
@@ -184,6 +201,7 @@ def score_runs(setting: Setting, work: Path, names: list[str]) -> Iterator[tuple
     hard_of = [hard_tests(setting, fold, frozen, runs[FROZEN]) for fold in setting.folds]
     hard = set(setting.rows["row_id"].iloc[np.concatenate(hard_of)])
     queries = [np.concatenate([fold.test, places]) for fold, places in zip(setting.folds, hard_of, strict=True)]
+    runs[CONTROL] = _control(setting, queries)
     yield runs, hard, 0
     trained = {name: Run() for name in (TUNED, HARD, HARD_VOTING) if name in names}
     mined = _score_trained(setting, work, queries, trained) if trained else 0
@@ -193,6 +211,20 @@ def score_runs(setting: Setting, work: Path, names: list[str]) -> Iterator[tuple
     if described:
         _score_described(setting, work, queries, described)
         yield runs | described, hard, mined
+
+
+def _control(setting: Setting, queries: list[Rows]) -> Run:
+    """Return the run that sees no pixel."""
+    run = Run()
+    rows, features = setting.rows, setting.rows[list(GEOMETRY)].to_numpy(np.float64)
+    lesion = (rows["tissue"] == "lesion").to_numpy()
+    for fold, asked in zip(setting.folds, queries, strict=True):
+        # No model that could learn boxes by heart: a test lesion's exact size and place are those of normal places.
+        model = make_pipeline(StandardScaler(), PolynomialFeatures(2), LogisticRegression(max_iter=1000))
+        model.fit(features[fold.train], lesion[fold.train])
+        chances = model.predict_proba(features[asked])[:, 1]
+        run.chances["head"].update(zip(rows["row_id"].iloc[asked], map(float, chances), strict=True))
+    return run
 
 
 def _score_trained(setting: Setting, work: Path, queries: list[Rows], runs: dict[str, Run]) -> int:
@@ -300,7 +332,7 @@ def tuned_vectors(setting: Setting, fold: Fold, rows: Rows, wanted: Rows, folder
         folder: Where the model is kept.
     """
     recipe = setting.recipe
-    learned = setting.rows.iloc[rows].drop(columns="kind").reset_index(drop=True)
+    learned = setting.rows.iloc[rows].drop(columns=["kind", *GEOMETRY]).reset_index(drop=True)
     train(
         learned.assign(split="train"),
         folder,
@@ -359,7 +391,8 @@ def table_rows(setting: Setting, runs: Mapping[str, Run], hard: set[str], resamp
             women = keys.to_numpy(dtype=object)[places]
             options: dict[str, Any] = {"positive": "lesion", "resamples": resamples, "seed": setting.seed}
             for method in METHODS:
-                chances = {name: _chances(run, method, rows["row_id"].iloc[places]) for name, run in runs.items()}
+                asked = rows["row_id"].iloc[places]
+                chances = {name: _chances(run, method, asked) for name, run in runs.items() if run.chances[method]}
                 estimates = {
                     name: score_classification(labels, chance, ("lesion", "normal"), women, **options)["auc"]
                     for name, chance in chances.items()
