@@ -194,9 +194,7 @@ def candidate_places(
 def with_rows(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return a manifest with further rows at its end; what they do not know is missing."""
     together = pd.concat([frame.astype("object"), rows.reindex(columns=frame.columns).astype("object")])
-    typed = typed_columns(together.reset_index(drop=True))
-    own = {name: kind for name, kind in frame.dtypes.items() if name in ("frame",)}
-    return typed.astype(own) if own and not typed["frame"].isna().any() else typed
+    return typed_columns(together.reset_index(drop=True).infer_objects())
 
 
 def overlap(first: Box, second: Box) -> float:

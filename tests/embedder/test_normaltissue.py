@@ -25,7 +25,7 @@ from embedder.normaltissue import (
 from embedder.preparation import PreparationConfig
 from embedder.rois import row_box
 from embedder.roles import label_classes
-from embedder.tissuemap import TissueMap
+from embedder.tissuemap import Lesion, TissueImage, TissueMap
 
 UNKNOWN = ["u0.png", "u1.png", "u2.png"]
 
@@ -96,6 +96,20 @@ def test_places_are_those_of_other_womens_lesions(read: TissueMap, tissue_manife
             if abs(lesion.across - across) < 0.02 and abs(lesion.down - down) < 0.02
         ]
         assert set(near) - {image.woman}, row["row_id"]
+
+
+def test_no_place_leaves_the_breast() -> None:
+    """The breast is the left 60 of 100 columns: a place of 10 pixels at its edge is half breast."""
+    mask = np.zeros((100, 100), np.bool_)
+    mask[:, :60] = True
+    film = TissueImage("a", "d", "d/w", {"path": "a.png"}, 100, 100, None, mask, False, ())
+    lesions = [Lesion("d", f"d/{n}", 10, 10, None, across, 0.5) for n, across in enumerate((1.0, 1.0, 0.95, 0.5))]
+    read = TissueMap([film], lesions, frozenset(), 0, [])
+    places = normal_places(read, per_image=1, seed=0)
+    assert places[["x0", "x1"]].to_numpy().tolist() == [[25, 35]]
+    drawn = candidate_places(read, ["d/w"], per_image=20, seed=0)
+    assert len(drawn) > 3
+    assert drawn["x1"].max() <= 60
 
 
 def test_what_is_not_known_of_a_place_stays_unknown(added: NormalTissue, tissue_manifest: pd.DataFrame) -> None:
@@ -253,6 +267,7 @@ def test_added_rows_keep_the_types(added: NormalTissue, tissue_manifest: pd.Data
     own = tissue_manifest.assign(reader="A", score=1.5)
     found = with_rows(own.assign(tissue=None), new_rows(added))
     assert found["reader"].notna().sum() == len(tissue_manifest)
+    assert found["score"].dtype == np.float64
     validate(found)
 
 
