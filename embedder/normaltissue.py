@@ -8,6 +8,7 @@ of women with a lesion as from those of women without one.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _KEPT = (
     *("path", "dataset", "patient_id", "image_rows", "image_columns", "spacing_mm", "laterality", "view", "density"),
     *("native_density", "age", "study_id", "split", "frame"),
 )
+_TRIES = 200  # places of lesions on one image, before a size is taken to the next
 _JITTER = 0.04  # of the breast's width and height: candidates of one film shall not stand on the same few spots
 
 
@@ -145,7 +147,7 @@ def normal_places(
                 image = images[position]
                 if len(taken[image.key]) >= per_image:
                     continue
-                others = (lesion for lesion in places if lesion.woman != image.woman)
+                others = islice((lesion for lesion in places if lesion.woman != image.woman), _TRIES)
                 boxes = (image.box_at(lesion.across, lesion.down, image.size_of(template)) for lesion in others)
                 found = next((box for box in boxes if _fits(image, box, taken[image.key], preparation)), None)
                 if found is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class TissueImage:
 
     def box_at(self, across: float, down: float, size: tuple[int, int]) -> Box | None:
         """Return a box of a size at a place of the breast, see `Lesion`; None where it would leave the image."""
-        left, top, width, height = self._breast()
+        left, top, width, height = self._breast
         x = left + (1 - across if self.mirrored else across) * width
         y = top + down * height
         x0, y0 = round(x - size[0] / 2), round(y - size[1] / 2)
@@ -97,13 +98,14 @@ class TissueImage:
 
     def place_of(self, box: Box) -> tuple[float, float]:
         """Return where in the breast the middle of a box is, see `Lesion`."""
-        left, top, width, height = self._breast()
+        left, top, width, height = self._breast
         x, y = box.centre
         across = (x - left) / width
         return (1 - across if self.mirrored else across), (y - top) / height
 
+    @cached_property
     def _breast(self) -> tuple[float, float, float, float]:
-        """Return the breast's bounding box as left, top, width and height in pixels of the stored image."""
+        """The breast's bounding box as left, top, width and height in pixels of the stored image."""
         down, across = self.rows / self.mask.shape[0], self.columns / self.mask.shape[1]
         ys, xs = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
         if not ys.size:
