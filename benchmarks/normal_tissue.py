@@ -18,7 +18,14 @@ women only, and the test places are the same for all runs: drawn at random, neve
   voting`, where the mined rows vote too.
 
 Besides random places there are hard ones: of several candidates on each test film the one that the frozen network's
-votes and head, fitted on the fold's training women, take for a lesion most surely; neither trained model chose it.
+votes and head, fitted on the fold's training women, take for a lesion most surely; neither trained model chose it, but
+the frozen network did: its own figures on them are low by construction.
+
+The table in benchmarks/results was made with a short training on small crops, for want of processor time:
+
+    python -m benchmarks.normal_tissue --data path/to/mini-mias --work folds-normal --epochs 6 --candidates 3 \
+        --set preparation.height=128 preparation.width=128 training.classes_per_batch=2 \
+        training.findings_per_class=8 training.trainable=layers
 """
 
 import argparse
