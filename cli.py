@@ -210,15 +210,101 @@ def dataset_terms(as_json: JsonFlag = False) -> None:
     Example:
       mammoseek dataset terms
     """
-    from embedder.findings import COLUMNS, KNOWN_TERMS, REQUIRED_COLUMNS
+    from embedder.findings import COLUMNS, KNOWN_TERMS, REQUIRED_COLUMNS, TISSUE_TERMS
 
+    terms = {**KNOWN_TERMS, "tissue": TISSUE_TERMS}
     if as_json:
-        print_json({"columns": COLUMNS, "required": REQUIRED_COLUMNS, "terms": KNOWN_TERMS})
+        print_json({"columns": COLUMNS, "required": REQUIRED_COLUMNS, "terms": terms})
         return
-    rows = [
-        (name, "required" if name in REQUIRED_COLUMNS else "", ", ".join(KNOWN_TERMS.get(name, ()))) for name in COLUMNS
-    ]
+    rows = [(name, "required" if name in REQUIRED_COLUMNS else "", ", ".join(terms.get(name, ()))) for name in COLUMNS]
+    rows.append(("tissue", "where added", ", ".join(TISSUE_TERMS)))
     print_table(("column", "", "terms"), rows)
+
+
+@dataset_app.command("normal")
+def dataset_normal(
+    manifest: ManifestPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write, .csv or .parquet.")],
+    per_image: Annotated[int, typer.Option(min=1, max=1000, help="Places on an image, at most.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the draw.")] = 0,
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add places of normal tissue, as large and as placed as lesions, and a label `tissue`: lesion or normal.
+
+    They lie in the breast, away from all marks, on images whose normal tissue is known: none where a lesion has no
+    place, or where nothing is said of the breast.
+
+    \b
+    Examples:
+      mammoseek dataset normal mini-mias.csv -o with-normal.csv
+      mammoseek dataset normal mini-mias.csv --per-image 1 --seed 7 -o with-normal.parquet
+    """
+    from embedder.manifest import read_manifest, write_manifest
+    from embedder.normaltissue import add_normal_tissue
+
+    check_output(output)
+    frame = read_manifest(manifest)
+    with progress_bar("Reading") as progress:
+        found = add_normal_tissue(frame, per_image=per_image, seed=seed, workers=workers, progress=progress)
+    write_manifest(found.frame, output)
+    if as_json:
+        print_json({"manifest": str(output), **found.to_dict()})
+    else:
+        say(f"Wrote {len(found.frame)} rows to {output}: {found.added} of normal tissue on {found.images} images")
+        if found.left_out:
+            say(f"{found.left_out} images were left out: what is normal on them is not known")
+    report_failures(found.failures, "images")
+
+
+@dataset_app.command("mine")
+def dataset_mine(
+    manifest: ManifestPath,
+    model: Annotated[Path, typer.Option(help="Folder of a model of findings.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write, .csv or .parquet.")],
+    per_image: Annotated[int, typer.Option(min=1, max=1000, help="Places to add on an image, at most.")] = 2,
+    candidates: Annotated[int, typer.Option(min=1, max=10_000, help="Places to look at on an image.")] = 12,
+    minimum: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The least probability of a lesion that makes a place hard.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the draw.")] = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add hard negatives: normal tissue of the training women that a model takes for lesions, for a second training.
+
+    Test and validation women are left alone. What is mined is for training, not for a cross-validation: the model
+    that chose it has seen every training woman.
+
+    \b
+    Example:
+      mammoseek dataset mine with-normal.csv --model model -o harder.csv
+    """
+    from classifiers.mining import mine_hard_negatives
+    from embedder.manifest import read_manifest, write_manifest
+
+    check_output(output)
+    frame = read_manifest(manifest)
+    with progress_bar("Reading") as progress:
+        found = mine_hard_negatives(
+            frame,
+            model,
+            per_image=per_image,
+            candidates=candidates,
+            minimum=minimum,
+            seed=seed,
+            device=device,
+            workers=workers,
+            progress=progress,
+        )
+    write_manifest(found.frame, output)
+    if as_json:
+        print_json({"manifest": str(output), **found.to_dict()})
+    else:
+        looked = f"{found.candidates} places of {found.women} training women"
+        say(f"Wrote {len(found.frame)} rows to {output}: {found.added} hard negatives of {looked}")
+    report_failures(found.failures, "rows")
 
 
 @dataset_app.command("download")

@@ -11,7 +11,7 @@ from classifiers import ClassificationError
 from classifiers.labels import Array, order_classes, scale_of, spread_columns
 from classifiers.predictions import BREAKDOWNS, METHODS, FoldPredictions
 
-POSITIVE_CLASSES = {"pathology": "malignant"}
+POSITIVE_CLASSES = {"pathology": "malignant", "tissue": "lesion"}
 """The class to detect, of labels that have one."""
 
 

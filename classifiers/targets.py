@@ -7,7 +7,7 @@ from classifiers.classification import name_labels
 from embedder.findings import patient_key
 
 DEFAULT_TARGETS = {
-    "finding": ("lesion_type", "native_lesion_type", "pathology", "density"),
+    "finding": ("lesion_type", "native_lesion_type", "pathology", "density", "tissue"),
     "breast": ("density", "pathology"),
 }
 """Label columns that are scored unless others are named, as far as the manifest has them."""

@@ -53,13 +53,16 @@ KNOWN_TERMS: dict[str, tuple[str, ...]] = {
 }
 """Every column of a manifest whose cells must be known terms."""
 
+TISSUE_TERMS = ("lesion", "normal")
+"""Terms of the column `tissue`, which a manifest has where normal tissue was added to it (`embedder.normaltissue`)."""
+
 TERM_SEPARATOR = " + "
 """Joins several terms of one column: `irregular + architectural distortion`."""
 
 NATIVE_COLUMNS = ("native_lesion_type", "native_pathology", "native_density")
 """A data set's own words for its labels, as it spells them."""
 
-LABEL_COLUMNS = (*TERMS, "subtlety", *NATIVE_COLUMNS)
+LABEL_COLUMNS = (*TERMS, "subtlety", *NATIVE_COLUMNS, "tissue")
 """Columns that can be learned, voted on and scored."""
 
 

@@ -18,6 +18,7 @@ from embedder.findings import (
     TERM_SEPARATOR,
     TERMS,
     TEXT_COLUMNS,
+    TISSUE_TERMS,
     patient_key,
 )
 from errors import MammoseekError
@@ -167,7 +168,8 @@ def _text_problem(name: str, text: str) -> str | None:
 
 
 def _term_problems(frame: pd.DataFrame) -> Iterator[Problem]:
-    for name, known in KNOWN_TERMS.items():
+    added = {"tissue": TISSUE_TERMS} if "tissue" in frame.columns else {}
+    for name, known in {**KNOWN_TERMS, **added}.items():
         wrong = []
         for term in frame[name].dropna().unique():
             parts = str(term).split(TERM_SEPARATOR) if name in TERMS else [str(term)]

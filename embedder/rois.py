@@ -155,7 +155,7 @@ def _group_of(row: pd.Series) -> _Group:
     )
 
 
-def _frame_number(path: Path, value: object) -> int | None:
+def frame_number(path: Path, value: object) -> int | None:
     """Return the frame that a manifest's own column `frame` asks for; that column has no rules of its own before.
 
     Raises:
@@ -177,7 +177,7 @@ def _read_group(
 ) -> list[RoiRead]:
     try:
         path = Path(group.path)
-        mammogram = read_mammogram(path, frame=_frame_number(path, group.frame))
+        mammogram = read_mammogram(path, frame=frame_number(path, group.frame))
         crops, _ = _crops_of_image(
             path, mammogram, boxes, config, group.spacing_mm, group.view, margin, group.stated_size
         )

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from embedder.breast import Mask
 from embedder.findings import Box
 from embedder.mammogram import Mammogram
 from embedder.preparation import PreparationConfig, PreparationError, prepare
 
-_TISSUE_SHARE = 0.95
+TISSUE_SHARE = 0.95
+"""Share of a place that has to be breast tissue."""
 
 
 def tissue_grid(mammogram: Mammogram, *, side: int, limit: int = 12) -> list[Box]:
@@ -27,12 +29,7 @@ def tissue_grid(mammogram: Mammogram, *, side: int, limit: int = 12) -> list[Box
     """
     if side < 1 or side > min(mammogram.rows, mammogram.columns):
         raise PreparationError(mammogram.path, f"a square of {side} pixels does not fit into the image")
-    config = PreparationConfig(
-        granularity="breast", chest_wall_left=True, breast_only=True, remove_pectoral=True, normalise=False
-    )
-    prepared = prepare(mammogram.pixels, config, spacing_mm=mammogram.spacing_mm, view=mammogram.view)
-    assert prepared.mask is not None, "this preparation makes a mask"
-    mask = prepared.mask[:, ::-1] if prepared.mirrored else prepared.mask
+    mask, _ = tissue_mask(mammogram)
     # Sums over squares from a summed-area table: one subtraction a square.
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     table[1:, 1:] = mask.cumsum(0, dtype=np.int64).cumsum(1)
@@ -40,11 +37,29 @@ def tissue_grid(mammogram: Mammogram, *, side: int, limit: int = 12) -> list[Box
     for y in range(0, mask.shape[0] - side + 1, side):
         for x in range(0, mask.shape[1] - side + 1, side):
             inside = table[y + side, x + side] - table[y, x + side] - table[y + side, x] + table[y, x]
-            if inside >= _TISSUE_SHARE * side * side:
+            if inside >= TISSUE_SHARE * side * side:
                 boxes.append(Box(x, y, x + side, y + side))
     if len(boxes) <= limit:
         return boxes
     return [boxes[i] for i in np.linspace(0, len(boxes) - 1, limit).round().astype(int)]
+
+
+def tissue_mask(mammogram: Mammogram, view: str | None = None) -> tuple[Mask, bool]:
+    """Find the breast tissue of an image, without the pectoral muscle of mediolateral views.
+
+    Args:
+        mammogram: The image.
+        view: The view where the caller knows it; the file's own otherwise.
+
+    Returns:
+        bool (rows, columns) of the stored image, and whether the chest wall is at its right.
+    """
+    config = PreparationConfig(
+        granularity="breast", chest_wall_left=True, breast_only=True, remove_pectoral=True, normalise=False
+    )
+    prepared = prepare(mammogram.pixels, config, spacing_mm=mammogram.spacing_mm, view=view or mammogram.view)
+    assert prepared.mask is not None, "this preparation makes a mask"
+    return (prepared.mask[:, ::-1] if prepared.mirrored else prepared.mask), prepared.mirrored
 
 
 def study_files(folder: Path) -> list[Path]:

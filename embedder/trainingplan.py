@@ -134,5 +134,6 @@ def choose_metric_labels(
             raise ModelError("training", f"no triplets can be formed on {names}", f"use {', '.join(heads)}")
         return asked
     lesion = "native_lesion_type" if datasets == 1 and "native_lesion_type" in heads else "lesion_type"
-    preferred = ("density", "pathology") if granularity == "breast" else (lesion, "pathology")
+    # Tissue leads: half of a batch is normal then, whatever the kinds of lesion and their number.
+    preferred = ("density", "pathology") if granularity == "breast" else ("tissue", lesion, "pathology")
     return tuple(name for name in preferred if name in heads) or tuple(heads)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -206,3 +207,56 @@ def write_dicom(tmp_path: Path) -> Callable[..., Path]:
 def ramp() -> np.ndarray:
     """Stored values: uint16 (40, 50) of 12 bits, every pixel another value."""
     return np.arange(2000, dtype=np.uint16).reshape(40, 50) * 2 + 5
+
+
+WIDE = 200  # pixels of a film with room for a lesion and for normal tissue
+
+
+@pytest.fixture(scope="session")
+def tissue_manifest(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Ten women with a lesion in the left breast and a normal right one, films mirrored, breasts beside findings.
+
+    Three more have a film whose normal tissue nobody knows: `unplaced` has a cancer somewhere, of `unknown` nothing is
+    said, and `uncertain` is only known to have no cancer.
+    """
+    folder = tmp_path_factory.mktemp("tissue")
+    generator = np.random.default_rng(5)
+    rows: list[Finding] = []
+    y, x = np.mgrid[:WIDE, :WIDE]
+    inside = (y - WIDE / 2) ** 2 + x**2 < (0.47 * WIDE) ** 2
+
+    def film(name: str, woman: str, side: str, lesion: tuple[int, int, int] | None, **labels: str) -> None:
+        image = np.where(inside, 90 + generator.normal(0, 10, inside.shape), 2)
+        if lesion is not None:
+            image[(y - lesion[1]) ** 2 + (x - lesion[0]) ** 2 < lesion[2] ** 2] += 70
+        pixels = np.clip(image, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{name}.png"), pixels if side == "L" else pixels[:, ::-1])
+        breast = Finding(
+            row_id=name,
+            path=str(folder / f"{name}.png"),
+            granularity="breast",
+            dataset="tissue",
+            patient_id=woman,
+            image_rows=WIDE,
+            image_columns=WIDE,
+            spacing_mm=0.4,
+            laterality=side,
+            view="CC",
+            density=("A", "C")[len(rows) % 2],
+        )
+        rows.append(replace(breast, **labels))  # type: ignore[arg-type]
+        if lesion is not None:
+            left = lesion[0] - lesion[2] if side == "L" else WIDE - lesion[0] - lesion[2]
+            top, size = lesion[1] - lesion[2], 2 * lesion[2]
+            box = {"x0": left, "y0": top, "x1": left + size, "y1": top + size}
+            rows.append(replace(breast, row_id=f"{name}-1", granularity="finding", **labels, **box))  # type: ignore[arg-type]
+
+    for woman in range(10):
+        where = int(generator.integers(18, 55)), int(generator.integers(50, 150)), int(generator.integers(7, 13))
+        kind = {"lesion_type": ("mass", "calcification")[woman % 2], "pathology": ("benign", "malignant")[woman // 5]}
+        film(f"t{woman:02d}l", f"t{woman}", "L", where, **kind)
+        film(f"t{woman:02d}r", f"t{woman}", "R", None, pathology="normal")
+    film("u0", "unplaced", "L", None, pathology="malignant")
+    film("u1", "unknown", "R", None)
+    film("u2", "uncertain", "L", None, pathology="no cancer")
+    return findings_frame(rows)

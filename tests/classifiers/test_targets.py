@@ -16,6 +16,9 @@ def test_targets_are_the_usual_ones_that_can_be_scored(synthetic_manifest):
         for asked in (None, ("pathology",)):
             with pytest.raises(ClassificationError, match="there are no rows"):
                 choose_targets(nothing, asked, "finding")
+    tissue = frame.assign(tissue=["lesion", "normal"] * 6)
+    assert choose_targets(tissue, None, "finding") == ("lesion_type", "pathology", "tissue")
+    assert choose_targets(frame.assign(tissue="lesion"), None, "finding") == ("lesion_type", "pathology")
     bare = frame.assign(lesion_type=None, pathology=None)
     with pytest.raises(ClassificationError, match="no label column"):
         choose_targets(bare, None, "finding")

@@ -56,6 +56,8 @@ def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     [
         (FINDINGS, "finding", 1, ("native_lesion_type", "pathology")),
         (FINDINGS, "finding", 2, ("lesion_type", "pathology")),
+        ({**FINDINGS, "tissue": ("a", "b")}, "finding", 1, ("tissue", "native_lesion_type", "pathology")),
+        ({"tissue": ("a", "b")}, "finding", 2, ("tissue",)),
         ({"lesion_type": ("a", "b")}, "finding", 1, ("lesion_type",)),
         ({"pathology": ("a", "b")}, "finding", 1, ("pathology",)),
         ({"margin": ("a", "b")}, "finding", 1, ("margin",)),
