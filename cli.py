@@ -1352,7 +1352,7 @@ def benchmark_retrieval(
       seeds = [0, 1, 2]
       model = "trained"              # or "pretrained": the recipe's backbone as it is
       recipe = "recipe.toml"         # or a table; settings = ["training.epochs=20"] changes it
-      views = "woman"                # ask with a lesion's, a breast's or a woman's views together; left out: each alone
+      views = { density = "woman" }  # asked together for a label: the views of a lesion, a breast or a woman
       resamples = 2000
 
     Figures are means over the seeds, with 95 % intervals over women. The page shows images and names women by their

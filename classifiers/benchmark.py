@@ -11,7 +11,7 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.comparison import Comparison, compare_folds
-from classifiers.crossvalidation import cross_validate, embed_rows, fold_model, fused, rows_of, split_folds
+from classifiers.crossvalidation import cross_validate, embed_rows, fold_model, fused, rows_of, split_folds, told_views
 from classifiers.folds import Fold
 from classifiers.leaks import check_images, check_women
 from classifiers.page import write_page
@@ -56,12 +56,12 @@ class ExampleFold:
     Attributes:
         frame: (n rows) of the manifest.
         fold: Which of them are the gallery, and which are asked.
-        vectors: float32 (n, d) by the fold's model.
+        vectors: By label, float32 (n, d) by the fold's model, as they are asked for it.
     """
 
     frame: pd.DataFrame
     fold: Fold
-    vectors: npt.NDArray[np.float32]
+    vectors: dict[str, npt.NDArray[np.float32]]
 
 
 def run_benchmark(
@@ -128,11 +128,10 @@ def run_benchmark(
     first = runs[protocol.seeds[0]].scorecard.context
     digests = [digest for run in runs.values() for digest in run.scorecard.context["model_digests"]]
     seeds = ", ".join(map(str, protocol.seeds))
-    together = f", the views of a {protocol.views} asked together" if protocol.views is not None else ""
     context = {
         **{name: first[name] for name in ("rows", "women", "manifest_digest", "failed_rows", "preparation_digest")},
         "name": protocol.name,
-        "protocol": f"{len(folds) // len(runs)} folds by woman, seeds {seeds}{together}; "
+        "protocol": f"{len(folds) // len(runs)} folds by woman, seeds {seeds}{told_views(protocol.views)}; "
         + ("a fresh model trained in each fold" if protocol.model == "trained" else "the pretrained backbone"),
         "model_digests": digests,
         "recipe": protocol.recipe.to_dict(),
@@ -176,7 +175,7 @@ def example_fold(
         Embedder.load(place, device=device), rows, workers, _titled(progress, "For the page: ")
     )
     fold = split_folds(frame, targets, protocol.folds, seed, protocol.fold_column)[0]
-    return ExampleFold(frame, fold, fused(vectors, frame, protocol.views))
+    return ExampleFold(frame, fold, {name: fused(vectors, frame, protocol.views.get(name)) for name in targets})
 
 
 def compare_benchmarks(

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from embedder.training import TrainingCallbacks, choose_augmentation, train
 from embedder.trainingplan import SEEDS
 
 Progress = Callable[..., None]
+Views = Mapping[str, Group]
+"""By label column, what is asked together."""
 
 FOLDS_WITHOUT_TRAINING = 5
 """Folds of women for a model whose card names none of them."""
@@ -105,7 +107,7 @@ def evaluate_model(
         splits = patient_folds(keys, _strata(frame, chosen), FOLDS_WITHOUT_TRAINING, seed)
         unnamed = "no woman or image of this manifest is named in the model's card"
         protocol = f"{len(splits)} folds by woman, seed {seed}; {unnamed}"
-    predictions = [_predict(vectors, frame, fold, chosen, seed, None) for fold in splits]
+    predictions = [_predict(vectors, frame, fold, chosen, seed, {}) for fold in splits]
     context = {
         **_context(frame, embedder.granularity, protocol, digest, failures),
         "model_digests": [embedder.digest],
@@ -123,7 +125,7 @@ def cross_validate(
     frozen: bool = False,
     work: Path | None = None,
     targets: tuple[str, ...] | None = None,
-    views: Group | None = None,
+    views: Views | None = None,
     duplicates: Sequence[Duplicate] = (),
     resamples: int = 2000,
     seed: int = 0,
@@ -146,8 +148,8 @@ def cross_validate(
         work: Folder where folds are kept; called again with the same arguments, finished folds are taken from there
             and a stopped one goes on. None keeps nothing.
         targets: Label columns to score; None for the usual ones, see `classifiers.targets`.
-        views: What is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`, see
-            `classifiers.views`; None asks with each row alone.
+        views: By label, what is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`,
+            see `classifiers.views`; each row is asked alone for a label that is not named.
         duplicates: Images that stand under two women's names, none of which may be on both sides of a fold.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
@@ -161,6 +163,7 @@ def cross_validate(
         MammoseekError: Nothing can be learned, or the work folder holds another cross-validation.
     """
     begun, spent = time.monotonic(), 0.0
+    views = dict(views or {})
     _check_seed(seed)
     if not frozen:
         _check_seed(recipe.training.seed + seed)
@@ -213,8 +216,7 @@ def cross_validate(
             predictions.append(outcome)
             digests.append(digest_of_model)
     declared = f" as the column {fold_column} declares" if fold_column is not None else ""
-    together = f", the views of a {views} asked together" if views is not None else ""
-    protocol = f"{folds} folds by woman{declared}, seed {seed}{together}; " + (
+    protocol = f"{folds} folds by woman{declared}, seed {seed}{told_views(views)}; " + (
         "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
     )
     context = {
@@ -358,13 +360,22 @@ def _predict(
     fold: Fold,
     targets: tuple[str, ...],
     seed: int,
-    views: Group | None,
+    views: Views,
 ) -> FoldPredictions:
     check_no_leak(patient_key(frame).to_numpy(dtype=object), fold.train, fold.test)
-    vectors = fused(vectors, frame, views)
-    return predict_fold(
-        vectors[fold.train], frame.iloc[fold.train], vectors[fold.test], frame.iloc[fold.test], targets, seed=seed
-    )
+    parts = []
+    for group in dict.fromkeys(views.get(name) for name in targets):
+        asked = fused(vectors, frame, group)
+        names = [name for name in targets if views.get(name) == group]
+        gallery, queries = frame.iloc[fold.train], frame.iloc[fold.test]
+        parts.append(predict_fold(asked[fold.train], gallery, asked[fold.test], queries, names, seed=seed))
+    predicted = {name: part.targets[name] for part in parts for name in part.targets}
+    return replace(parts[0], targets={name: predicted[name] for name in targets})
+
+
+def told_views(views: Views) -> str:
+    """Return how a protocol says which views are asked together; nothing where none are."""
+    return "".join(f", the views of a {group} asked together for {name}" for name, group in views.items())
 
 
 def fused(vectors: npt.NDArray[np.float32], frame: pd.DataFrame, views: Group | None) -> npt.NDArray[np.float32]:
@@ -386,7 +397,7 @@ def _run_fold(
     recipe: Recipe,
     fold: Fold,
     targets: tuple[str, ...],
-    views: Group | None,
+    views: Views,
     seed: int,
     place: Path,
     crops: CropStore,
@@ -428,7 +439,7 @@ def _run_fused_fold(
     recipe: Recipe,
     fold: Fold,
     targets: tuple[str, ...],
-    views: Group | None,
+    views: Views,
     seed: int,
     place: Path,
     device: str,
@@ -442,7 +453,7 @@ def _run_fused_fold(
 
 
 def _fold_plan(
-    frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], views: Group | None, seed: int
+    frame: pd.DataFrame, recipe: Recipe, fold: Fold, targets: tuple[str, ...], views: Views, seed: int
 ) -> dict[str, Any]:
     """Return all that a fold's predictions depend on, as plain JSON values."""
     plan = {

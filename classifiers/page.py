@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError, figures
@@ -175,7 +176,7 @@ def _map(example: ExampleFold, name: str) -> str:
     asked = np.zeros(len(example.frame), np.bool_)
     asked[example.fold.test] = True
     labels = _terms(example.frame[name])
-    drawn = figures.embedding_map(example.vectors, asked, labels, name)
+    drawn = figures.embedding_map(example.vectors[name], asked, labels, name)
     if drawn is None:
         return ""
     return (
@@ -206,17 +207,19 @@ def _pictures(run: BenchmarkRun, example: ExampleFold, name: str, workers: int |
     for title, rows in ends.items():
         parts.append(f"<h3>{title}</h3>")
         for row in rows:
-            near = _nearest(example, labels, int(row))
+            near = _nearest(example, example.vectors[name], labels, int(row))
             figure = scores[frame["row_id"].iloc[row]]
             heading = f"{title}: {name} {labels[row]}, {_JUDGED} {figure:.1f}.  Not for diagnosis."
             parts.append(_montage(example, labels, int(row), near, preparation, heading, workers))
     return "".join(parts)
 
 
-def _nearest(example: ExampleFold, labels: Array, row: int) -> list[tuple[int, float]]:
+def _nearest(
+    example: ExampleFold, vectors: npt.NDArray[np.float32], labels: Array, row: int
+) -> list[tuple[int, float]]:
     keys = patient_key(example.frame).to_numpy(dtype=object)
     gallery = np.array([each for each in example.fold.train if labels[each] is not None and keys[each] != keys[row]])
-    similarities = np.round(example.vectors[gallery].astype(np.float64) @ example.vectors[row].astype(np.float64), 9)
+    similarities = np.round(vectors[gallery].astype(np.float64) @ vectors[row].astype(np.float64), 9)
     order = np.argsort(-similarities, kind="stable")[:_NEIGHBOURS]
     return [(int(gallery[place]), float(similarities[place])) for place in order]
 

@@ -37,8 +37,8 @@ class Protocol:
         model: `trained` trains a fresh model in every fold, `pretrained` takes the recipe's backbone as it is.
         recipe: How each fold's model is made.
         labels: Label columns to score; None for the usual ones, see `classifiers.targets`.
-        views: What is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`; None asks
-            with each row alone.
+        views: By label, what is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`;
+            each row is asked alone for a label that is not named.
         folds: Folds of women.
         fold_column: Column of the manifest that says in which fold a row is tested; None splits the women.
         seeds: Of folds and models: the benchmark is run with each, and figures are means over them.
@@ -55,7 +55,7 @@ class Protocol:
     model: Model = "trained"
     recipe: Recipe = field(default_factory=Recipe)
     labels: tuple[str, ...] | None = None
-    views: Group | None = None
+    views: Mapping[str, Group] = field(default_factory=dict)
     folds: int = 5
     fold_column: str | None = None
     seeds: tuple[int, ...] = (0,)
@@ -72,7 +72,9 @@ class Protocol:
             == self.granularity,
             f"model is {' or '.join(get_args(Model))}": self.model in get_args(Model),
             "labels are left out, or one or more": self.labels is None or len(self.labels) > 0,
-            f"views is {', '.join(get_args(Group))}": self.views is None or self.views in get_args(Group),
+            f"views are each {', '.join(get_args(Group))}": all(
+                view in get_args(Group) for view in self.views.values()
+            ),
             f"folds is 2 to {_MOST_FOLDS}": 2 <= self.folds <= _MOST_FOLDS,
             f"seeds are 1 to {_MOST_SEEDS} different numbers from 0": 1
             <= len(set(self.seeds))
@@ -170,6 +172,8 @@ def _kinds(name: str, value: object) -> tuple[str, bool]:
         return "a list of whole numbers", isinstance(value, list) and all(type(seed) is int for seed in value)
     if name in ("labels", "settings"):
         return "a list of texts", isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "views":
+        return "a table of texts", isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
     if name == "recipe":
         return "the name of a file or a table", isinstance(value, str | dict)
     return "a text", isinstance(value, str)

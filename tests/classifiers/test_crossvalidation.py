@@ -227,3 +227,19 @@ def test_the_plan_of_a_fold_is_plain_json(synthetic_manifest, recipe):
     fold = crossvalidation.Fold(np.arange(2), np.arange(2, 4))
     plan = crossvalidation._fold_plan(frame, recipe, fold, ("pathology",), 0)
     assert json.loads(json.dumps(plan)) == plan
+
+
+def test_views_are_asked_together_for_the_labels_that_say_so(synthetic_manifest, tiny_network, tiny_preparation):
+    frame = synthetic_manifest(12, view_count=2)
+    recipe = Recipe(tiny_network, tiny_preparation)
+    options = {"folds": 3, "frozen": True, "resamples": 50, "device": "cpu", "targets": ("lesion_type", "pathology")}
+    alone = cross_validate(frame, recipe, **options)
+    together = cross_validate(frame, recipe, views={"pathology": "woman"}, **options)
+    assert "the views of a woman asked together for pathology" in together.scorecard.context["protocol"]
+    for first, second in zip(alone.folds, together.folds, strict=True):
+        assert first.targets["lesion_type"].retrieval.equals(second.targets["lesion_type"].retrieval)
+        # The two views of a woman are one question, and so they get one answer.
+        scores = second.targets["pathology"].retrieval.assign(woman=second.queries["woman"])
+        assert (scores.groupby("woman").nunique() <= 1).all(axis=None)
+        scores = first.targets["pathology"].retrieval.assign(woman=first.queries["woman"])
+        assert (scores.groupby("woman").nunique() > 1).any(axis=None)
