@@ -32,6 +32,7 @@ EVERY_COMMAND = (
     *(("model", name) for name in ("recipe", "pretrained", "info")),
     ("train",),
     *(("index", name) for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "copy")),
+    *(("weak", name) for name in ("train", "score", "evaluate")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 
