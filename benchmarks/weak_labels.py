@@ -40,6 +40,7 @@ from embedder.datasets import read_dataset
 from embedder.embedding import Embedder
 from embedder.findings import patient_key
 from embedder.mammogram import read_mammogram
+from embedder.multiinstance import AttentionConfig
 from embedder.weakrecipe import WeakRecipe
 from embedder.weakscorers import ScorerConfig, scorer_inputs
 from index.metrics import Estimate
@@ -59,6 +60,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps features, to go on after a stop")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of folds and of what is learned")
+    parser.add_argument(
+        "--members", type=int, default=AttentionConfig().members, help="networks that attention averages"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its own choice")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "rsna-weak-labels.csv")
     arguments = parser.parse_args()
@@ -81,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     frame, features = bags.frame, int(bags.features(0).shape[1])
     table: list[dict[str, Any]] = []
     vectors = whole_vectors(frame, arguments.model, arguments.work)
-    upright = np.array([not read_mammogram(path).inverted for path in frame["path"]])
+    upright = images_upright(frame, arguments.work)
     for seed in arguments.seeds:
         found: dict[str, Array] = {}
         seconds: dict[str, float] = {}
@@ -90,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         seconds[BASELINE] = time.monotonic() - start
         for method in arguments.methods:
             start = time.monotonic()
-            config = ScorerConfig(method=method, seed=seed)
+            config = ScorerConfig(method=method, seed=seed, attention=AttentionConfig(members=arguments.members))
             found[method] = predict_folds(scorer_inputs(bags, config.method), frame, features, config)
             seconds[method] = time.monotonic() - start
             print(f"seed {seed}, {method}: {seconds[method]:.0f} s", flush=True)
@@ -112,6 +116,14 @@ def whole_vectors(frame: pd.DataFrame, model: Path, work: Path) -> Array:
         batches = list(embedder.embed_manifest(frame))
         order = pd.Index(np.concatenate([batch.records["row_id"] for batch in batches])).get_indexer(frame["row_id"])
         np.save(file, np.concatenate([batch.vectors for batch in batches])[order])
+    return np.asarray(np.load(file))
+
+
+def images_upright(frame: pd.DataFrame, work: Path) -> Array:
+    """Return bool (rows,), True for images that their files do not keep inverted; kept in the folder of features."""
+    file = work / f"upright-{len(frame)}.npy"
+    if not file.exists():
+        np.save(file, np.array([not read_mammogram(path).inverted for path in frame["path"]]))
     return np.asarray(np.load(file))
 
 
@@ -166,18 +178,19 @@ def score_rows(
                 rows.append(_row(f"{name} minus {BASELINE}", seed, level, score, differences[score], seconds))
     for row in rows:
         if row["score"] == "auc":
-            print(f"seed {seed}  {row['run']:35s} {row['level']:20s} auc {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
+            interval = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            print(f"seed {seed}  {row['run']:35s} {row['level']:20s} auc {interval}", flush=True)
     return rows
 
 
 def _row(run: str, seed: int, level: str, score: str, estimate: Estimate, seconds: float) -> dict[str, Any]:
     return {
-        "dataset": "rsna (subset of 2,032 images)",
+        "dataset": "rsna",
         "protocol": f"5 folds by woman, seed {seed}",
         "run": run,
         "level": level,
         "score": score,
-        **{key: getattr(estimate, key) for key in ("value", "low", "high", "level", "items", "women") if key != "level"},
+        **{key: getattr(estimate, key) for key in ("value", "low", "high", "items", "women")},
         "seconds": seconds,
     }
 

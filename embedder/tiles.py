@@ -51,7 +51,7 @@ class TileConfig:
 
     side: int = 640
     magnifications: tuple[int, ...] = (1,)
-    levels: tuple[int, ...] = (4, 8, 16)
+    levels: tuple[int, ...] = (4, 8)
     detectors: bool = True
     coverage: float = 0.5
 

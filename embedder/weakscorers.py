@@ -35,7 +35,7 @@ class ScorerConfig:
     """
 
     method: Method = "moments"
-    strength: float = 0.01
+    strength: float = 0.03
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     seed: int = 0
 
