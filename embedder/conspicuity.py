@@ -52,7 +52,8 @@ def conspicuity(shown: Pixels, mask: Mask, cell: int) -> npt.NDArray[np.float32]
         measures += [*tiled.mean(axis=(2, 4)), *tiled.max(axis=(2, 4))]
     bright = _area(filled, size)
     depth = cv2.distanceTransform(np.pad(mask, ((0, 0), (1, 1)), "edge").astype(np.uint8), cv2.DIST_L2, 3)[:, 1:-1]
-    measures += [bright, bright - _blur(bright, 3.0), _area(np.asarray(depth, np.float32), size) / 100]
+    deep = _area(np.asarray(depth, np.float32), size) / np.float32(100)
+    measures += [bright, np.asarray(bright - _blur(bright, 3.0)), np.asarray(deep, np.float32)]
     return np.stack(measures).astype(np.float32)
 
 
@@ -96,8 +97,8 @@ def _edges(values: Pixels) -> tuple[Pixels, Pixels]:
     """Return the direction of the gradient as a unit vector (x, y), shorter where it is faint."""
     smooth = _blur(values, _SIGMA)
     x, y = (cv2.Scharr(smooth, cv2.CV_32F, *axis) / 32 for axis in ((1, 0), (0, 1)))
-    length = np.hypot(x, y) + _FAINT
-    return x / length, y / length
+    length = np.hypot(x, y) + np.float32(_FAINT)
+    return np.asarray(x / length, np.float32), np.asarray(y / length, np.float32)
 
 
 def _lines(values: Pixels) -> tuple[Pixels, Pixels]:
@@ -105,9 +106,9 @@ def _lines(values: Pixels) -> tuple[Pixels, Pixels]:
     smooth = _blur(values, _SIGMA)
     xx, yy, xy = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3) / 4 for order in ((2, 0), (0, 2), (1, 1)))
     # Along a bright line the second derivative is least negative: the doubled angle of the curvature's own axis.
-    length = np.hypot(xx - yy, 2 * xy) + _FAINT
+    length = np.hypot(xx - yy, 2 * xy) + np.float32(_FAINT)
     bright = xx + yy < 0
-    return (xx - yy) / length * bright, 2 * xy / length * bright
+    return np.asarray((xx - yy) / length * bright, np.float32), np.asarray(2 * xy / length * bright, np.float32)
 
 
 def _centred(x: Pixels, y: Pixels, turns: int) -> Pixels:
