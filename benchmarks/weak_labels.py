@@ -12,6 +12,7 @@ alone: files of another maker of machines are kept so, and a model that only tol
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.setting import errors_told, machine_line
 from classifiers.calibration import calibrate
 from classifiers.evaluation import compare_runs
 from classifiers.folds import patient_folds
-from classifiers.heads import LinearHead
+from classifiers.heads import HeadConfig, LinearHead
 from classifiers.labels import Array
 from classifiers.weaklabels import (
     CLASSES,
@@ -36,6 +37,7 @@ from classifiers.weaklabels import (
     score_images,
     weak_rows,
 )
+from embedder.bags import BagFiles
 from embedder.datasets import read_dataset
 from embedder.embedding import Embedder
 from embedder.findings import patient_key
@@ -47,7 +49,8 @@ from index.metrics import Estimate
 
 BASELINE = "whole image"
 METHODS = ("mean", "max", "top", "moments", "attention")
-JOINED = "moments and attention"
+JOINED = (("moments", BASELINE), ("moments", "attention"), ("moments", "attention", BASELINE))
+"""Methods whose probabilities are averaged."""
 
 
 def main() -> None:
@@ -82,30 +85,40 @@ def run(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     bags = load_bags(rows, arguments.model, WeakRecipe().tiles, arguments.work, device="cpu")
     print(f"tiles of {len(bags.frame)} images: {time.monotonic() - start:.0f} s", flush=True)
-    frame, features = bags.frame, int(bags.features(0).shape[1])
+    frame = bags.frame
     table: list[dict[str, Any]] = []
     vectors = whole_vectors(frame, arguments.model, arguments.work)
     upright = images_upright(frame, arguments.work)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
         found: dict[str, Array] = {}
-        seconds: dict[str, float] = {}
-        start = time.monotonic()
-        found[BASELINE] = whole_image(vectors, frame, seed)
-        seconds[BASELINE] = time.monotonic() - start
-        for method in arguments.methods:
-            start = time.monotonic()
-            config = ScorerConfig(method=method, seed=seed, attention=AttentionConfig(members=arguments.members))
-            found[method] = predict_folds(scorer_inputs(bags, config.method), frame, features, config)
-            seconds[method] = time.monotonic() - start
-            print(f"seed {seed}, {method}: {seconds[method]:.0f} s", flush=True)
-        if {"moments", "attention"} <= found.keys():
-            found[JOINED] = (found["moments"] + found["attention"]) / 2
-            seconds[JOINED] = seconds["moments"] + seconds["attention"]
-        for name, probabilities in found.items():
-            table += score_rows(frame, name, probabilities, found[BASELINE], upright, seed, seconds[name])
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(table).to_csv(arguments.output, index=False, float_format="%.4f")
+        for name, probabilities, seconds in predictions(bags, vectors, arguments, seed):
+            found[name] = probabilities
+            table += score_rows(frame, name, probabilities, found[BASELINE], upright, seed, seconds)
+            pd.DataFrame(table).to_csv(arguments.output, index=False, float_format="%.4f")
     print(machine_line())
+
+
+def predictions(
+    bags: BagFiles, vectors: Array, arguments: argparse.Namespace, seed: int
+) -> Iterator[tuple[str, Array, float]]:
+    """Yield each method's name, probabilities of a cancer, and seconds without the tiles' features, baseline first."""
+    found: dict[str, Array] = {}
+    seconds: dict[str, float] = {}
+    features = int(bags.features(0).shape[1])
+    for method in (BASELINE, *arguments.methods):
+        start = time.monotonic()
+        if method == BASELINE:
+            found[method] = whole_image(vectors, bags.frame, seed)
+        else:
+            config = ScorerConfig(method=method, seed=seed, attention=AttentionConfig(members=arguments.members))
+            found[method] = predict_folds(scorer_inputs(bags, config.method), bags.frame, features, config)
+        seconds[method] = time.monotonic() - start
+        yield method, found[method], seconds[method]
+    for names in JOINED:
+        if set(names) <= found.keys():
+            mean = np.mean([found[name] for name in names], axis=0)
+            yield " + ".join(names), mean, sum(seconds[name] for name in names)
 
 
 def whole_vectors(frame: pd.DataFrame, model: Path, work: Path) -> Array:
@@ -128,16 +141,23 @@ def images_upright(frame: pd.DataFrame, work: Path) -> Array:
 
 
 def whole_image(vectors: Array, frame: pd.DataFrame, seed: int) -> Array:
-    """Return (rows,) probabilities of a linear head on whole-image vectors, in the same folds as the tiles."""
+    """Return (rows,) probabilities of a linear head on whole-image vectors, in the same folds as the tiles.
+
+    The head's strength is its default one: to choose it within every fold's calibration would take an hour.
+    """
     keys, truth = patient_key(frame).to_numpy(dtype=object), class_names(is_cancer(frame))
     probabilities = np.empty(len(frame))
     for fold in patient_folds(keys, truth, 5, seed):
         train = vectors[fold.train], truth[fold.train], keys[fold.train]
-        head = LinearHead().fit(*train)
+        head = _head().fit(*train)
         raw = head.predict_proba(vectors[fold.test], keys[fold.test])
-        calibrated = calibrate(LinearHead, *train, seed=seed).transform(raw)
+        calibrated = calibrate(_head, *train, seed=seed).transform(raw)
         probabilities[fold.test] = calibrated[:, head.classes_.index(CLASSES[1])]
     return probabilities
+
+
+def _head() -> LinearHead:
+    return LinearHead(HeadConfig(strengths=(HeadConfig.default_strength,)))
 
 
 def score_rows(
@@ -172,8 +192,8 @@ def score_rows(
         for score, estimate in score_images(labels, ours, groups).items():
             rows.append(_row(name, seed, level, score, estimate, seconds))
         if name != BASELINE:
-            pairs = [np.stack([1 - values, values], axis=1) for values in (ours, theirs)]
-            differences = compare_runs(class_names(labels), *pairs, CLASSES, groups, positive=CLASSES[1])
+            first, second = (np.stack([1 - values, values], axis=1) for values in (ours, theirs))
+            differences = compare_runs(class_names(labels), first, second, CLASSES, groups, positive=CLASSES[1])
             for score in ("auc", "brier", "calibration_error"):
                 rows.append(_row(f"{name} minus {BASELINE}", seed, level, score, differences[score], seconds))
     for row in rows:

@@ -192,7 +192,8 @@ class TileEmbedder:
         shown = np.where(mask, prepared.pixels, np.float32(0)) if prepared.blank_outside else prepared.pixels
         down, across = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         inside = np.s_[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
-        grid = Grid(*pixels.shape, *working.shape, int(down[0]), int(across[0]), prepared.mirrored)
+        sizes = (pixels.shape[0], pixels.shape[1], working.shape[0], working.shape[1])
+        grid = Grid(*sizes, int(down[0]), int(across[0]), prepared.mirrored)
         return self._embedded(_padded(shown[inside]), _padded(mask[inside]), grid)
 
     def _embedded(self, shown: Pixels, mask: Mask, grid: Grid) -> Bag:
@@ -209,8 +210,8 @@ class TileEmbedder:
     def _maps(self, shown: Pixels, magnification: int) -> Tensor:
         """Return (features, rows, columns) of the grid, the finest level first."""
         if magnification > 1:
-            shown = cv2.resize(shown, None, fx=magnification, fy=magnification, interpolation=cv2.INTER_CUBIC)
-            shown = np.clip(shown, 0, 1)
+            enlarged = cv2.resize(shown, None, fx=magnification, fy=magnification, interpolation=cv2.INTER_CUBIC)
+            shown = np.asarray(np.clip(enlarged, 0, 1), np.float32)
         images = torch.from_numpy(np.ascontiguousarray(shown, np.float32))[None, None].to(self.network.mean.device)
         normalised = ((images - self.network.mean) / self.network.std).contiguous(memory_format=torch.channels_last)
         backbone: Any = self.network.backbone
