@@ -6,8 +6,10 @@
 Folds of women; every probability is of a model that was fitted and calibrated on the women of the other folds. *Whole
 image* is the model's own vector of the breast with the linear head of `classifiers.heads`; all others see its tiles.
 Scores are of images, and of women by the mean of their images' probabilities. How many images a woman has is no
-feature: it is how this subset was drawn. *Tiles, not inverted* scores the images that the files do not keep inverted
-alone: files of another maker of machines are kept so, and a model that only told machines apart would fail there.
+feature: it is how this subset was drawn. *Image, not inverted* scores the images that the files do not keep inverted
+alone: some machines' files are kept so, and a model that only told machines apart would fail there. Which levels of the
+network are read, and how strongly the linear score is regularised, was chosen by a few trials on part of these images
+in these folds: what pools tiles is somewhat optimistic.
 """
 
 import argparse

@@ -201,12 +201,14 @@ class WeakModel:
         calibration: Of its probabilities.
         embedder: The patch embedder.
         images: Digests of the images it was trained on.
+        share: Share of these that show a cancer.
     """
 
     def __init__(
-        self, scorer: Scorer, calibration: Calibration, embedder: TileEmbedder, images: frozenset[str]
+        self, scorer: Scorer, calibration: Calibration, embedder: TileEmbedder, images: frozenset[str], share: float
     ) -> None:
         self.scorer, self.calibration, self.embedder, self.images = scorer, calibration, embedder, images
+        self.share = share
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> "WeakModel":
@@ -236,10 +238,11 @@ class WeakModel:
             scorer.load_state_dict(load(weights))
             calibration = _calibration(card["calibration"])
             images = frozenset(card["images"])
+            share = float(card["data"]["images_with_cancer"]) / float(card["data"]["images"])
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, MammoseekError) as error:
             raise ModelError(folder, f"can't be used by this version ({error})", "update mammoseek") from error
         embedder = TileEmbedder(network.to(choose_device(device)), embedder_card.preparation, tiles)
-        return cls(scorer, calibration, embedder, images)
+        return cls(scorer, calibration, embedder, images, share)
 
     def score_all(self, paths: Sequence[Path], **options: Any) -> tuple[list[WeakAnswer], list[tuple[str, str]]]:
         """Score mammograms one by one.
@@ -296,7 +299,8 @@ class WeakModel:
         logit, evidence, attention = self.scorer.explain(bag.features)
         probability = float(calibrated(self.calibration, np.array([logit]))[0])
         places = find_places(bag, evidence, attention, most)
-        notes = (self.calibration.basis_, *mammogram.notes)
+        prior = f"{self.share:.0%} of the images that it was trained on show a cancer: where fewer do, it says too much"
+        notes = (self.calibration.basis_, prior, *mammogram.notes)
         return WeakAnswer(Path(path), probability, places, bag, evidence, attention, notes)
 
 
