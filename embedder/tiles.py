@@ -2,7 +2,7 @@
 
 A network that is convolutional gives the same for a tile as its feature map gives at the tile's place, save the tile's
 own borders. So one pass over the breast stands for hundreds of overlapping tiles: a *cell* of the common grid is a
-tile's middle, its features come from the network's last four levels, and what surrounds it is in their receptive
+tile's middle, its features come from some of the network's levels, and what surrounds it is in their receptive
 fields. Calcifications are a few pixels wide and masses tens of them, hence several levels and, if asked for, an
 enlarged image as well.
 """
