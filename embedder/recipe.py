@@ -98,16 +98,7 @@ class Recipe:
         """
         recipe = self
         for setting in settings:
-            subject = f"setting {setting[:_SHOWN]!r}"
-            name, equals, text = setting.partition("=")
-            if not _is_unicode(setting):
-                raise ModelError(subject, "is no Unicode text", "write it in UTF-8")
-            if not equals:
-                raise ModelError(subject, "has no value", "write it as training.epochs=10")
-            content: Any = _literal(text.strip())
-            for part in reversed(name.strip().split(".")):
-                content = {part: content}
-            recipe = recipe._updated(content, subject)
+            recipe = recipe._updated(*_parsed(setting))
         return recipe
 
     def _updated(self, content: Mapping[str, Any], subject: str) -> "Recipe":
@@ -141,6 +132,29 @@ class Recipe:
                 else:
                     lines.append(f"{key} = {_toml(value)}")
         return "\n".join(lines).strip() + "\n"
+
+
+def apply_setting(recipe: Any, setting: str) -> Any:
+    """Return any frozen recipe with one option set, see `Recipe.with_settings`.
+
+    Raises:
+        ModelError: The option is unknown, of the wrong type or out of its range.
+    """
+    return _updated(recipe, *_parsed(setting))
+
+
+def _parsed(setting: str) -> tuple[dict[str, Any], str]:
+    """Return a setting as nested tables, and what an error calls it."""
+    subject = f"setting {setting[:_SHOWN]!r}"
+    name, equals, text = setting.partition("=")
+    if not _is_unicode(setting):
+        raise ModelError(subject, "is no Unicode text", "write it in UTF-8")
+    if not equals:
+        raise ModelError(subject, "has no value", "write it as training.epochs=10")
+    content: Any = _literal(text.strip())
+    for part in reversed(name.strip().split(".")):
+        content = {part: content}
+    return content, subject
 
 
 def _literal(text: str) -> object:
@@ -205,7 +219,7 @@ def _converted(kind: Any, value: object, name: str, subject: str) -> object:
         origin, choices = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal and value in choices:
             return value
-        if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if origin is tuple and isinstance(value, list) and all(type(item) is choices[0] for item in value):
             return tuple(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             with contextlib.suppress(OverflowError):  # TOML's whole numbers have no end

@@ -36,6 +36,7 @@ EVERY_COMMAND = (
         for name in ("build", "add", "remove", "info", "verify", "rebuild", "compact", "typicality", "copy")
     ),
     *(("benchmark", name) for name in ("retrieval", "compare")),
+    *(("weak", name) for name in ("train", "score", "evaluate")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 
@@ -377,6 +378,34 @@ def test_a_cross_validation_trains_a_model_in_every_fold(run, line, tmp_path):
     again = run(*arguments, "--set", "training.epochs=1", "--json")
     assert again.out == first.out
     assert {path: path.stat().st_mtime_ns for path in work.rglob("model.safetensors")} == models
+
+
+def test_whole_images_are_learned_scored_and_evaluated(run, line, tmp_path):
+    nothing = dict.fromkeys(("x0", "y0", "x1", "y1", "lesion_type"))
+    outcome = line.frame["lesion_type"].map({"mass": "malignant", "calcification": "no cancer"})
+    breasts = line.frame.assign(granularity="breast", pathology=outcome, **nothing)
+    known = breasts["patient_id"] != "w0"
+    write_manifest(breasts[known].reset_index(drop=True), tmp_path / "known.csv")
+    small = ("--set", "tiles.side=128", "--workers", 1)
+    train = ("weak", "train", tmp_path / "known.csv", "--model", line.model, "-o", tmp_path / "weak", *small)
+    trained = run(*train)
+    assert trained.code == 0
+    assert "22 images of 11 women" in trained.err
+    assert "holds a model already" in run(*train).err
+    image, seen = breasts["path"].iloc[0], breasts["path"].iloc[-1]
+    scored = run("weak", "score", tmp_path / "weak", image, "--json", "--picture", tmp_path / "evidence.png")
+    assert scored.code == 0
+    [answer] = json.loads(scored.out)["answers"]
+    assert 0 < answer["probability"] < 1
+    assert len(answer["places"][0]["box"]) == 4
+    assert (tmp_path / "evidence.png").is_file()
+    partly = run("weak", "score", tmp_path / "weak", image, seen)
+    assert partly.code == console.EXIT_PARTLY
+    assert "probability of a cancer" in partly.out
+    assert "was trained on this image" in partly.err
+    evaluate = ("weak", "evaluate", tmp_path / "known.csv", "--model", line.model, "--cross-validate", 3, *small)
+    found = json.loads(run(*evaluate, "--json").out)
+    assert found["woman"]["auc"]["women"] == 11
 
 
 def test_a_removed_woman_no_longer_answers(run, line, gallery):
