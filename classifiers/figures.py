@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve
 
 from classifiers import scores
 from classifiers.evaluation import LEVEL
-from classifiers.labels import Array
+from classifiers.labels import Array, order_classes
 from classifiers.reliability import ReliabilityBin, reliability
 from classifiers.tables import METHOD_TITLES
 from index.metrics import RECALL_LEVELS, resample_women
@@ -192,7 +192,7 @@ def embedding_map(
     places = model.fit_transform(np.asarray(vectors[chosen], np.float64))
     terms, queries = labels[chosen], asked[chosen]
     figure, axis = _figure((7.2, 5.2))
-    present = sorted({str(term) for term in terms if term is not None})
+    present = order_classes({str(term) for term in terms if term is not None})
     for number, term in enumerate([*present, None]):
         own = np.array([(str(each) == term) if each is not None else term is None for each in terms])
         colour = COLOURS[number % len(COLOURS)] if term is not None else "#bbbbbb"
