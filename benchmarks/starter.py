@@ -2,7 +2,7 @@
 
     python -m benchmarks.starter --mini-mias path/to/mini-mias --work starter-work
 
-trains on mini-MIAS by the protocols `benchmarks/protocols/finding.toml` and `breast.toml`, in every fold of women, which
+trains on mini-MIAS by the protocols `finding.toml` and `breast.toml` of `benchmarks/protocols`, in every fold, which
 gives the figures; then on all its women, which gives the models; rounds their weights to 16 bits; and fills the
 reference galleries. What is made lies in the work folder, and `--install` puts it into the package. Without it the
 figures are compared with the committed ones: each must lie within the committed interval. A run that was stopped goes
