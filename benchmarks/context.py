@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -35,7 +34,6 @@ from benchmarks.contextquestions import (
     Images,
     Predicted,
     Question,
-    Vectors,
     ask_density,
     ask_pathology,
     ask_trained,
@@ -43,16 +41,13 @@ from benchmarks.contextquestions import (
     two_classes,
 )
 from benchmarks.setting import describe_machine, errors_told, find_data
-from classifiers import scores
-from classifiers.evaluation import LEVEL, compare_retrieval, compare_runs, score_classification, score_retrieval
+from classifiers.evaluation import compare_retrieval, compare_runs, score_classification, score_retrieval
 from classifiers.folds import patient_folds
 from classifiers.labels import encode_labels
 from embedder.datasets import read_dataset
 from embedder.findings import patient_key
-from index.metrics import Estimate, resample_women, summarise
 
 SCORES = ("accuracy", "auc", "auc_within_folds", "kappa", "brier", "calibration_error", "precision@10")
-WITHIN = "auc_within_folds"
 
 PARTS: tuple[tuple[str, str, float, str, Question, str], ...] = (
     ("finding", "plain", 0.0, "pathology", ask_pathology, "linear head"),
@@ -128,13 +123,9 @@ def measure(
     table = []
     for name, given in answers.items():
         start = name.partition(": ")[0] + ": " + baseline if ": " in name else baseline
-        ours = score_classification(labels[rows], values[name], classes, keys[rows], **kinds, **options)
-        gain = compare_runs(labels[rows], values[name], values[start], classes, keys[rows], **kinds, **options)
-        if label == "pathology":
-            runs = [values[each][:, classes.index("malignant")] for each in (name, start)]
-            ours[WITHIN], gain[WITHIN] = auc_within(
-                labels[rows] == "malignant", runs[0], runs[1], blocks, keys[rows], **options
-            )
+        common = {**kinds, **options, "folds": blocks if label == "pathology" else None}
+        ours = score_classification(labels[rows], values[name], classes, keys[rows], **common)
+        gain = compare_runs(labels[rows], values[name], values[start], classes, keys[rows], **common)
         if given[0].retrieval is not None:
             retrieved, before = (_retrieved(answers[each]) for each in (name, start))
             ours |= score_retrieval(retrieved, keys[rows], **options)
@@ -147,53 +138,6 @@ def measure(
                 row |= {f"difference{end}": getattr(gain[score], field) for end, field in ends.items()}
                 table.append({**row, "predictions": len(rows), "items": len(set(rows)), "women": ours[score].women})
     return table
-
-
-def auc_within(
-    positive: npt.NDArray[np.bool_],
-    ours: Vectors,
-    theirs: Vectors,
-    blocks: npt.NDArray[np.int64],
-    women: npt.NDArray[np.object_],
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[Estimate, Estimate]:
-    """Return the mean over folds of one run's area under the ROC curve, and of its difference to another run's.
-
-    Args:
-        positive: (n,) the outcome.
-        ours: (n,) predicted probability.
-        theirs: (n,) the other run's.
-        blocks: (n,) the fold of each prediction; a fold of a resample that lacks an outcome is left out of its mean.
-        women: (n,) their keys.
-        resamples: Bootstrap resamples of the women.
-        seed: Of the resampling.
-    """
-    codes = np.unique(women.astype(str), return_inverse=True)[1]
-    count = int(codes.max()) + 1
-
-    def areas(weights: Vectors) -> tuple[Vectors, Vectors]:
-        folds = [np.flatnonzero(blocks == block) for block in range(int(blocks.max()) + 1)]
-        each = [
-            np.stack([scores.auc(positive[fold], run[fold], weights[:, fold]) for fold in folds])
-            for run in (ours, theirs)
-        ]
-        return np.nanmean(each[0], axis=0), np.nanmean(each[0] - each[1], axis=0)
-
-    values = areas(np.ones((1, len(positive))))
-    drawn = [areas(draws[:, codes]) for draws in resample_women(count, resamples, seed, len(positive))]
-    own, difference = (
-        summarise(
-            float(value[0]),
-            np.concatenate([draw[place] for draw in drawn]),
-            level=LEVEL,
-            items=len(positive),
-            women=count,
-        )
-        for place, value in enumerate(values)
-    )
-    return own, difference
 
 
 def _retrieved(found: list[Predicted]) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def compare_folds(
     pool_queries(folds_b)
     _check_same_folds(folds_a, folds_b)
     full = complete_context(context, folds_a, queries, resamples, seed)
-    women, seeds = queries["woman"].to_numpy(dtype=object), queries["seed"].to_numpy()
+    women, seeds, folds = (queries[name].to_numpy() for name in ("woman", "seed", "fold"))
     asked = queries.drop_duplicates("row_id")["woman"].to_numpy(dtype=object)
     differences: dict[str, dict[str, dict[str, Estimate]]] = {}
     for name in folds_a[0].targets:
@@ -122,6 +122,7 @@ def compare_folds(
                     ordered=first.ordered,
                     positive=first.positive,
                     repeats=seeds[both],
+                    folds=folds[both],
                     resamples=resamples,
                     seed=seed,
                 )

@@ -32,6 +32,7 @@ class _Items:
         classes: The classes, those that only the labels have last.
         known: (all items,) which have a label.
         repeats: For each repetition of the folds, the positions of its items among the labelled ones.
+        folds: (n,) fold indices.
     """
 
     truth: Array
@@ -40,6 +41,7 @@ class _Items:
     classes: tuple[str, ...]
     known: Array
     repeats: tuple[Array, ...]
+    folds: Array
 
 
 def score_classification(
@@ -51,6 +53,7 @@ def score_classification(
     ordered: Sequence[str] | None = None,
     positive: str | None = None,
     repeats: npt.ArrayLike | None = None,
+    folds: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -70,18 +73,21 @@ def score_classification(
             added.
         repeats: (n,) which repetition of the folds an item is of, where the same items were predicted several times:
             each repetition is scored by itself, and the scores are averaged, in every resample of the same women.
+        folds: (n,) which fold an item was tested in; of two or more, `auc_within_folds` is added.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
     Returns:
-        By name: `auc` (of the positive class, or the mean over classes against the rest), `accuracy`,
+        By name: `auc` (of the positive class, or the mean over classes against the rest), `auc_within_folds` (the mean
+        over folds of the AUC in each: probabilities of different models and galleries are not compared, as they are in
+        `auc`; LeDell, Petersen and van der Laan, Electronic Journal of Statistics 9, 2015), `accuracy`,
         `balanced_accuracy`, `f1_macro`, `f1`, `kappa` (quadratic weights), `brier` (0 to 2) and
         `calibration_error`. `f1_macro` and `balanced_accuracy` are over the classes that have items.
 
     Raises:
         ClassificationError: No item has a label, or the arrays do not fit each other.
     """
-    items = _labelled_items(labels, classes, patients, repeats)
+    items = _labelled_items(labels, classes, patients, repeats, folds)
     values = _probabilities(probabilities, items, classes)
     measure = _measure(items, values, ordered, positive)
     return _estimates(items, measure, resamples, seed)
@@ -122,6 +128,7 @@ def compare_runs(
     ordered: Sequence[str] | None = None,
     positive: str | None = None,
     repeats: npt.ArrayLike | None = None,
+    folds: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -139,13 +146,14 @@ def compare_runs(
         ordered: The classes in their order, where they have one.
         positive: The class to detect.
         repeats: As in `score_classification`.
+        folds: As in `score_classification`.
         resamples: How many resamples of the women.
         seed: Seed of the resampling.
 
     Returns:
         One estimate of A - B a score, named as in `score_classification`.
     """
-    items = _labelled_items(labels, classes, patients, repeats)
+    items = _labelled_items(labels, classes, patients, repeats, folds)
     first = _measure(items, _probabilities(probabilities_a, items, classes), ordered, positive)
     second = _measure(items, _probabilities(probabilities_b, items, classes), ordered, positive)
 
@@ -206,7 +214,11 @@ def _score_columns(per_query: pd.DataFrame) -> list[str]:
 
 
 def _labelled_items(
-    labels: npt.ArrayLike, classes: Sequence[str], patients: npt.ArrayLike, repeats: npt.ArrayLike | None
+    labels: npt.ArrayLike,
+    classes: Sequence[str],
+    patients: npt.ArrayLike,
+    repeats: npt.ArrayLike | None,
+    folds: npt.ArrayLike | None,
 ) -> _Items:
     found, _ = encode_labels(labels)
     everything = (*[str(name) for name in classes], *[name for name in found if name not in classes])
@@ -216,13 +228,14 @@ def _labelled_items(
     if not known.any():
         raise ClassificationError("scores", "no item has a label", "score a column that has labels")
     distinct, own = np.unique(women[known], return_inverse=True)
-    repeated = np.zeros(len(codes), np.int64) if repeats is None else np.asarray(repeats)
-    if repeated.shape != codes.shape:
-        raise ClassificationError(
-            "scores", f"{repeated.shape} repetitions for {codes.shape} labels", "name one for each"
-        )
+    repeated, tested = (
+        np.zeros(len(codes), np.int64) if numbers is None else np.asarray(numbers) for numbers in (repeats, folds)
+    )
+    for name, numbers in (("repetitions", repeated), ("folds", tested)):
+        if numbers.shape != codes.shape:
+            raise ClassificationError("scores", f"{numbers.shape} {name} for {codes.shape} labels", "name one for each")
     parts = tuple(np.flatnonzero(repeated[known] == repeat) for repeat in np.unique(repeated[known]))
-    return _Items(codes[known], own, len(distinct), everything, known, parts)
+    return _Items(codes[known], own, len(distinct), everything, known, parts, tested[known])
 
 
 def _probabilities(probabilities: npt.ArrayLike, items: _Items, classes: Sequence[str]) -> Array:
@@ -257,15 +270,23 @@ def _measure(
         raise ClassificationError("scores", f"the order does not say where {lacking[0]!r} stands", "order every class")
     places = [items.classes.index(name) for name in ordered or ()]
 
+    # A fold that is alone has nothing to be compared with.
+    folds = np.unique(items.folds) if len(np.unique(items.folds)) > 1 else None
+
+    def area(truth: Array, given: Array, weights: Array) -> Array:
+        if positive is None:
+            return scores.macro_auc(truth, given, weights)
+        wanted = items.classes.index(positive)
+        return scores.auc(truth == wanted, given[:, wanted], weights)
+
     def measure_repeat(rows: Array, weights: Array) -> dict[str, Array]:
         truth, given = items.truth[rows], probabilities[rows]
         matrix = scores.confusion(truth, predicted[rows], count, weights)
-        found = {}
-        if positive is None:
-            found["auc"] = scores.macro_auc(truth, given, weights)
-        else:
-            wanted = items.classes.index(positive)
-            found["auc"] = scores.auc(truth == wanted, given[:, wanted], weights)
+        found = {"auc": area(truth, given, weights)}
+        if folds is not None:
+            parts = [np.flatnonzero(items.folds[rows] == fold) for fold in folds]
+            areas = [area(truth[part], given[part], weights[:, part]) for part in parts if part.size]
+            found["auc_within_folds"] = scores.mean_known(np.stack(areas, axis=-1))
         found["accuracy"] = scores.accuracy(matrix)
         found["balanced_accuracy"] = scores.balanced_accuracy(matrix)
         found["f1_macro"] = scores.macro_f1(matrix)

@@ -16,7 +16,7 @@ import pandas as pd
 from classifiers import ClassificationError, figures
 from classifiers.labels import Array
 from classifiers.pooling import PooledTarget, mean_over_seeds, pool_queries, pool_target
-from classifiers.tables import METHOD_TITLES, breakdown_score, context_rows
+from classifiers.tables import METHOD_TITLES, OF_POSITIVE, breakdown_score, context_rows
 from embedder.findings import patient_key
 from embedder.montage import Panel, caption_lines, draw_montage
 from embedder.preparation import PreparationConfig
@@ -144,7 +144,7 @@ def _score_table(run: BenchmarkRun, name: str, found: TargetScores) -> str:
     rows = []
     for part, title in (("retrieval", "retrieval"), *METHOD_TITLES.items()):
         for score, estimate in getattr(found.scores, part).items():
-            shown = f"{score} ({found.positive})" if found.positive and score in ("auc", "f1") else score
+            shown = f"{score} ({found.positive})" if found.positive and score in OF_POSITIVE else score
             lower = ", lower is better" if score in ("brier", "calibration_error") else ""
             single = [
                 f"{getattr(run.by_seed[seed].targets[name].scores, part)[score].value:.3f}"

@@ -51,7 +51,7 @@ class PooledTarget:
 
 
 def pool_queries(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
-    """Return the queries of all folds: `row_id`, `woman`, `dataset`, `seed` and the columns to break down by.
+    """Return the queries of all folds: `row_id`, `woman`, `dataset`, `seed`, `fold` and the columns to break down by.
 
     Folds of several seeds ask the same queries once for each seed.
 
@@ -65,7 +65,8 @@ def pool_queries(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
         raise ClassificationError("scorecard", "folds of findings and of breasts", "score them apart")
     if len({tuple(sorted(fold.targets)) for fold in folds}) > 1:
         raise ClassificationError("scorecard", "the folds have different targets", "predict the same ones")
-    queries = pd.concat([fold.queries.assign(seed=fold.seed) for fold in folds], ignore_index=True)
+    numbered = [fold.queries.assign(seed=fold.seed, fold=number) for number, fold in enumerate(folds)]
+    queries = pd.concat(numbered, ignore_index=True)
     queries = queries.reindex(columns=list(dict.fromkeys([*queries.columns, *BREAKDOWNS])))
     twice = queries.loc[queries[["seed", "row_id"]].duplicated(), "row_id"]
     if len(twice):

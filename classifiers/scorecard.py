@@ -300,6 +300,7 @@ def _score(target: PooledTarget, queries: pd.DataFrame, chosen: Array, resamples
                 ordered=target.ordered,
                 positive=target.positive,
                 repeats=asked["seed"].to_numpy(),
+                folds=asked["fold"].to_numpy(),
                 resamples=resamples,
                 seed=seed,
             )

@@ -31,7 +31,7 @@ def accuracy(matrix: Array) -> Array:
 
 def balanced_accuracy(matrix: Array) -> Array:
     """Mean recall over the classes that have items, from (b, classes, classes) confusions."""
-    return _mean_known(_ratio(np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(axis=2)))
+    return mean_known(_ratio(np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(axis=2)))
 
 
 def f1(matrix: Array) -> Array:
@@ -43,7 +43,7 @@ def f1(matrix: Array) -> Array:
 
 def macro_f1(matrix: Array) -> Array:
     """Mean F1 over the classes that have items, from (b, classes, classes) confusions."""
-    return _mean_known(f1(matrix))
+    return mean_known(f1(matrix))
 
 
 def quadratic_kappa(matrix: Array) -> Array:
@@ -91,7 +91,7 @@ def macro_auc(truth: Array, probabilities: Array, weights: Array) -> Array:
         weights: (b, n).
     """
     areas = [auc(truth == c, probabilities[:, c], weights) for c in range(probabilities.shape[1]) if (truth == c).any()]
-    return _mean_known(np.stack(areas, axis=1))
+    return mean_known(np.stack(areas, axis=1))
 
 
 def brier(truth: Array, probabilities: Array, weights: Array) -> Array:
@@ -135,7 +135,7 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
-def _mean_known(values: Array) -> Array:
+def mean_known(values: Array) -> Array:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))

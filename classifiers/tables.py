@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 METHOD_TITLES = {"knn": "kNN vote", "head": "linear head"}
 
+OF_POSITIVE = ("auc", "auc_within_folds", "f1")
+"""Scores of the class to detect, where there is one."""
+
 _DIGEST_LETTERS = 12  # enough to tell models and manifests apart
 
 
@@ -51,7 +54,7 @@ def context_rows(context: Mapping[str, Any]) -> list[list[str]]:
         ["fitted", "heads and calibrations, on the women of the gallery alone"],
     ]
     if len(folds) > 1:
-        rows.append(["auc", "of probabilities pooled over folds: slightly pessimistic"])
+        rows.append(["auc", "of probabilities pooled over folds: pessimistic; auc_within_folds compares within each"])
     return rows
 
 
@@ -75,7 +78,7 @@ def scorecard_text(targets: Mapping[str, TargetScores]) -> list[str]:
         if made:
             rows = [["classification", *(METHOD_TITLES[method] for method in made)]]
             for score in next(iter(made.values())):
-                title = f"{score} ({target.positive})" if target.positive and score in ("auc", "f1") else score
+                title = f"{score} ({target.positive})" if target.positive and score in OF_POSITIVE else score
                 rows.append([title, *(_figure(scores[score], asked) for scores in made.values())])
             lines += table(rows)
         for column, groups in target.breakdown.items():

@@ -15,7 +15,6 @@ from benchmarks.contextquestions import Images, ask_density, ask_pathology, ask_
 from classifiers.fitted import ClassifierConfig, FittedClassifiers, fit_classifiers
 from classifiers.folds import patient_folds
 from classifiers.heads import HeadConfig
-from classifiers.scores import auc
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import patient_key, typed_columns
 from embedder.network import EmbedderNetwork, NetworkConfig
@@ -197,21 +196,6 @@ def test_each_row_is_compared_with_the_womans_other_breast(
         if granularity == "breast":
             np.testing.assert_allclose(unlike[:6:2], unlike[1:6:2])
             np.testing.assert_allclose(unlike[:6:2], 1 - (seen.pixels[:6:2] * seen.pixels[1:6:2]).sum(axis=1))
-
-
-def test_the_area_within_folds_is_the_mean_of_each_folds_own() -> None:
-    rng = np.random.default_rng(0)
-    positive, ours, theirs = rng.random(40) < 0.5, rng.random(40), rng.random(40)
-    blocks, women = np.repeat([0, 1], 20), np.array([f"a/{row // 2}" for row in range(40)], dtype=object)
-    own, difference = context.auc_within(positive, ours, theirs, blocks, women, resamples=20, seed=0)
-    one = np.ones((1, 20))
-    each = [
-        [float(auc(positive[blocks == block], run[blocks == block], one)[0]) for block in (0, 1)]
-        for run in (ours, theirs)
-    ]
-    assert own.value == pytest.approx(np.mean(each[0]))
-    assert difference.value == pytest.approx(np.mean(each[0]) - np.mean(each[1]))
-    assert own.low < own.value < own.high
 
 
 def test_the_whole_table_is_written(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,3 +130,27 @@ def test_refuses_what_does_not_fit(change, cause):
     arguments = {"labels": labels, "probabilities": values, "classes": CLASSES, "patients": keys}
     with pytest.raises(ClassificationError, match=cause):
         score_classification(**(arguments | change))
+
+
+def test_the_area_within_folds_is_the_mean_of_each_folds_own():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array(["benign", "malignant", None], dtype=object), 60)
+    folds, women = np.repeat([0, 1, 2], 20), np.array([f"a/{row // 2}" for row in range(60)], dtype=object)
+    # A model whose every probability is higher is no better one, within its fold.
+    runs = [np.clip(rng.random(60) * 0.4 + 0.3 * folds, 0, 1) for _ in range(2)]
+    values = [np.stack([1 - run, run], axis=1) for run in runs]
+    options = {"positive": "malignant", "folds": folds, "resamples": 50}
+    found = [score_classification(labels, each, ("benign", "malignant"), women, **options) for each in values]
+    known = np.array([label is not None for label in labels])
+    for estimates, run in zip(found, runs, strict=True):
+        own = [known & (folds == fold) for fold in range(3)]
+        slow = np.mean([sklearn_metrics.roc_auc_score(labels[part] == "malignant", run[part]) for part in own])
+        assert estimates["auc_within_folds"].value == pytest.approx(slow)
+        assert estimates["auc_within_folds"].value != pytest.approx(estimates["auc"].value)
+        assert estimates["auc_within_folds"].low < slow < estimates["auc_within_folds"].high
+    compared = compare_runs(labels, *values, ("benign", "malignant"), women, **options)["auc_within_folds"]
+    assert compared.value == pytest.approx(found[0]["auc_within_folds"].value - found[1]["auc_within_folds"].value)
+    alone = score_classification(labels, values[0], ("benign", "malignant"), women, **{**options, "folds": folds * 0})
+    assert "auc_within_folds" not in alone
+    with pytest.raises(ClassificationError, match="folds for"):
+        score_classification(labels, values[0], ("benign", "malignant"), women, **{**options, "folds": folds[1:]})
