@@ -87,7 +87,10 @@ def test_scores_computed_by_hand():
 def test_scores_are_broken_down_by_lesion_type():
     target = make_scorecard(two_folds(), CONTEXT, resamples=50).targets["pathology"]
     groups = target.breakdown["lesion_type"]
-    assert set(target.breakdown) == {"lesion_type"}  # these folds do not know density
+    assert list(target.breakdown) == ["pathology", "lesion_type"]  # these folds do not know density
+    own = target.breakdown["pathology"]
+    assert {value: group.findings for value, group in own.items()} == {"benign": 2, "malignant": 2}
+    assert (own["benign"].knn["accuracy"].value, own["malignant"].knn["accuracy"].value) == (1, 0.5)  # sensitivities
     assert {value: (group.findings, group.women) for value, group in groups.items()} == {
         "calcification": (1, 1),
         "mass": (3, 2),
@@ -107,6 +110,7 @@ def test_pooled_scores_are_those_of_all_queries_together():
         ("benign", "malignant"),
         women,
         positive="malignant",
+        folds=[0, 0, 1, 1],
         resamples=200,
         seed=3,
     )
