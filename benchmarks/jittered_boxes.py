@@ -26,7 +26,7 @@ from embedder.normaltissue import add_normal_tissue
 from embedder.preparation import DESCRIPTOR_GROUPS
 from embedder.recipe import Recipe
 
-SHARES = (0.0, 0.25, 0.5)
+SHARES = (0.0, 0.25)
 RUNS: dict[str, tuple[str, ...]] = {
     "frozen": (),
     "frozen + descriptors": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.6),
