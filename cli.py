@@ -474,7 +474,7 @@ def model_list(as_json: JsonFlag = False) -> None:
     rows = [[each.name, each.granularity, each.rows, each.women, f"{each.megabytes:.1f} MB"] for each in found]
     print_table(("name", "granularity", "reference rows", "women", "size"), rows)
     for each in found:
-        typer.echo(f"\n{each.name}: {each.licence}")
+        typer.echo(f"\n{each.name}: {each.licence} Measured by {each.protocol}.")
         print_table(("label", "score", "measured on unseen women"), [list(figure) for figure in each.figures])
     typer.echo("\nNot a medical device: for research, not for diagnosis. `mammoseek model get NAME -o FOLDER`")
 

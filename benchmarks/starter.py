@@ -45,13 +45,14 @@ HEADLINES = {
         ("lesion_type", "retrieval", "precision@10"),
         ("pathology", "retrieval", "precision@10"),
         ("pathology", "head", "auc"),
-        ("pathology", "head", "calibration_error"),
+        ("pathology", "head", "auc_within_folds"),
+        ("pathology", "head", "brier"),
     ),
     "breast": (
         ("density", "retrieval", "precision@10"),
         ("density", "head", "accuracy"),
         ("density", "head", "kappa"),
-        ("density", "head", "calibration_error"),
+        ("density", "head", "brier"),
         ("pathology", "head", "auc"),
     ),
 }
@@ -140,7 +141,7 @@ def headlines(name: str, scorecard: Scorecard) -> list[tuple[str, str, str, Esti
 def install(gallery: Path, card: dict[str, Any], place: Path) -> None:
     """Put a gallery and its card into the package."""
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(gallery, place)
+    shutil.copytree(gallery, place, ignore=shutil.ignore_patterns("writer.lock"))
     (place / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
 
 

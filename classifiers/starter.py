@@ -27,6 +27,7 @@ class Starter:
         rows: Rows of the reference gallery.
         women: Their women.
         licence: Of the data that it was made from.
+        protocol: How the figures were measured.
         figures: Label, score, and the figure with its interval.
         megabytes: Size of model and gallery.
     """
@@ -36,6 +37,7 @@ class Starter:
     rows: int
     women: int
     licence: str
+    protocol: str
     figures: tuple[tuple[str, str, str], ...]
     megabytes: float
 
@@ -76,6 +78,7 @@ def read_starter(name: str) -> Starter:
             int(content["rows"]),
             int(content["women"]),
             str(content["licence"]),
+            str(content["protocol"]),
             tuple((str(label), str(score), str(figure)) for label, score, figure in content["figures"]),
             size / 1e6,
         )

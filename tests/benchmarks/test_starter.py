@@ -14,7 +14,7 @@ from index.metrics import Estimate
 def scorecard(value: float) -> Scorecard:
     """A scorecard all of whose figures are this one."""
     figure = Estimate(value, value - 0.1, value + 0.1, 0.95, 119, 104, 2000)
-    names = ("precision@10", "accuracy", "kappa", "auc", "calibration_error")
+    names = ("precision@10", "accuracy", "kappa", "auc", "auc_within_folds", "brier")
     scores = Scores(119, 104, *(dict.fromkeys(names, figure) for _ in range(3)))
     labels = {label for figures in HEADLINES.values() for label, _, _ in figures}
     targets = {label: TargetScores({}, None, scores, {}, {}, []) for label in labels}
