@@ -1,5 +1,6 @@
 """The starter models that come with mammoseek: a gallery of mini-MIAS vectors with its model, and what was measured."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -54,12 +55,13 @@ def starter_folder(name: str) -> Path:
     """
     if name not in NAMES:
         raise ClassificationError(f"model {name[:80]!r}", "is no starter model", f"there are {', '.join(NAMES)}")
-    folder = Path(str(files("starter"))) / name
-    if not (folder / CARD_FILE).is_file():
-        raise ClassificationError(
-            f"model {name!r}", "is not in this installation", "install mammoseek again, from a whole checkout"
-        )
-    return folder
+    with contextlib.suppress(ModuleNotFoundError):
+        folder = Path(str(files("starter"))) / name
+        if (folder / CARD_FILE).is_file():
+            return folder
+    raise ClassificationError(
+        f"model {name!r}", "is not in this installation", "install mammoseek again, from a whole checkout"
+    )
 
 
 def read_starter(name: str) -> Starter:
