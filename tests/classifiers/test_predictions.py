@@ -9,6 +9,7 @@ from classifiers import ClassificationError
 from classifiers.fitted import ClassifierConfig, fit_classifiers
 from classifiers.heads import HeadConfig
 from classifiers.predictions import FoldPredictions, load_predictions, predict_fold, save_predictions
+from errors import MammoseekError
 from index.metrics import retrieval_scores
 
 FAST = ClassifierConfig(head=HeadConfig(strengths=(1.0,)), folds=3)
@@ -144,6 +145,15 @@ def test_refuses_sides_that_do_not_fit(change, cause):
         predict_fold(vectors[~test], frame[~test], vectors[test], change(frame[test]), ["pathology"])
 
 
+@pytest.mark.parametrize("side", ["gallery", "queries"])
+def test_a_vector_that_is_not_finite_is_refused(side):
+    vectors, frame = some_rows()
+    test = frame["patient_id"].astype(int).to_numpy() < 15
+    vectors[np.flatnonzero(test == (side == "queries"))[3], 2] = np.nan
+    with pytest.raises(MammoseekError, match="vector 3 holds a value that is not finite"):
+        predict_fold(vectors[~test], frame[~test], vectors[test], frame[test], ["pathology"])
+
+
 def test_empty_sides_are_refused():
     vectors, frame = some_rows()
     with pytest.raises(ClassificationError, match="empty"):
@@ -159,6 +169,9 @@ def saved_fold():
     "damage",
     [
         lambda c: c.pop("queries"),
+        lambda c: c.pop("seed"),
+        lambda c: c["targets"]["density"]["curve"].pop(),
+        lambda c: c["targets"]["density"]["curve"][0].pop(),
         lambda c: c.update(format=99),
         lambda c: c.update(queries=3),
         lambda c: c["queries"].pop("woman"),
