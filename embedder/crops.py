@@ -183,7 +183,9 @@ def _resample(
         # Areas are averaged first; the affine step that follows places them to a fraction of a pixel.
         reduced = max(1, round(pixels.shape[1] / scale)), max(1, round(pixels.shape[0] / scale))
         step_x, step_y = pixels.shape[1] / reduced[0], pixels.shape[0] / reduced[1]
-        pixels = np.asarray(cv2.resize(pixels, reduced, interpolation=cv2.INTER_AREA), np.float32)
+        # Of an array that is one number broadcast, the library reads what lies behind it.
+        whole = np.ascontiguousarray(pixels)
+        pixels = np.asarray(cv2.resize(whole, reduced, interpolation=cv2.INTER_AREA), np.float32)
     # Pixel centres: output pixel i looks at (i + 0.5) · scale + offset − 0.5 of the reduced image.
     transform = np.array(
         [

@@ -14,9 +14,17 @@ NOT_INSTALLED = {"tests", "benchmarks"}
 def test_every_packaged_network_is_installed():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     home = REPOSITORY / "embedder" / "superresolution"
-    [patterns] = project["package-data"].values()
-    installed = {path for pattern in patterns for path in home.glob(pattern)}
+    installed = {path for pattern in project["package-data"]["embedder.superresolution"] for path in home.glob(pattern)}
     assert installed == {home / name / file for name in NETWORKS for file in (WEIGHTS_FILE, CARD_FILE)}
+
+
+def test_the_starter_models_are_installed_whole():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    home = REPOSITORY / "starter"
+    installed = {path for pattern in project["package-data"]["starter"] for path in home.glob(pattern)}
+    kept = {path for path in home.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert len(kept) > 10
+    assert kept <= installed
 
 
 def test_every_module_and_package_is_installed():

@@ -43,7 +43,8 @@ def test_the_table_holds_each_practices_difference(
     monkeypatch.setattr(Recipe, "default", lambda granularity: Recipe(network, tiny_preparation))
     monkeypatch.setattr(practices, "PRACTICES", {"finding": {"as it is": (), "wider": ("preparation.context=4",)}})
     output = tmp_path / "results" / "practices.csv"
-    practices.run(argparse.Namespace(data=None, granularity=["finding"], folds=3, seed=0, resamples=50, output=output))
+    options = {"data": None, "granularity": ["finding"], "folds": 3, "seed": 0, "resamples": 50, "output": output}
+    practices.run(argparse.Namespace(**options, trained=False))
     table = pd.read_csv(output)
     assert set(table["practice"]) == {"as it is", "wider"}
     assert {("lesion_type", "retrieval", "precision@10"), ("pathology", "head", "auc")} <= set(

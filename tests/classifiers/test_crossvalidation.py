@@ -199,11 +199,11 @@ def test_rows_come_back_in_the_manifests_order_whatever_the_order_of_images(
     twice = frame.iloc[[0, 1, 2, 0, 4]].reset_index(drop=True)
     twice = twice.assign(row_id=[f"r{i}" for i in range(5)])
     twice.loc[2, "path"] = str(tmp_path / "gone.png")
-    vectors, rows, failures = crossvalidation._embed(embedder, twice, None, None)
+    vectors, rows, failures = crossvalidation.embed_rows(embedder, twice, None, None)
     assert rows["row_id"].tolist() == ["r0", "r1", "r3", "r4"]
     assert [name for name, _ in failures] == ["r2"]
     assert np.array_equal(vectors[0], vectors[2])
-    alone, _, _ = crossvalidation._embed(embedder, twice.iloc[[4]].reset_index(drop=True), None, None)
+    alone, _, _ = crossvalidation.embed_rows(embedder, twice.iloc[[4]].reset_index(drop=True), None, None)
     assert np.allclose(vectors[3], alone[0], atol=1e-5)
 
 
@@ -225,7 +225,7 @@ def test_other_granularity_and_unreadable_images_are_clear_errors(synthetic_mani
 def test_the_plan_of_a_fold_is_plain_json(synthetic_manifest, recipe):
     frame = synthetic_manifest(4)
     fold = crossvalidation.Fold(np.arange(2), np.arange(2, 4))
-    plan = crossvalidation._fold_plan(frame, recipe, fold, ("pathology",), 0)
+    plan = crossvalidation._fold_plan(frame, recipe, fold, ("pathology",), {}, 0)
     assert json.loads(json.dumps(plan)) == plan
 
 

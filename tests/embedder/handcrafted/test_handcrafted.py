@@ -104,6 +104,12 @@ def test_lengths_follow_the_spacing() -> None:
     assert two[names.index("shape.diameter_mm")] == pytest.approx(2 * one[names.index("shape.diameter_mm")])
 
 
+def test_a_film_of_one_column_is_described() -> None:
+    seen = plain(np.zeros((24, 1)), None, 0.05)
+    for _ in range(20):  # what was read beyond the film's end was garbage now and then
+        assert np.isfinite(describe(seen, Box(0, 12, 1, 13), "finding", GROUPS["finding"])).all()
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_all_is_finite(data: st.DataObject) -> None:
