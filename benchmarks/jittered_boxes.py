@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.practices import _descriptors
+from benchmarks.practices import descriptor_settings
 from benchmarks.setting import errors_told, find_data
 from classifiers.crossvalidation import cross_validate
 from embedder.datasets import read_dataset
@@ -29,8 +29,8 @@ from embedder.recipe import Recipe
 SHARES = (0.0, 0.25)
 RUNS: dict[str, tuple[str, ...]] = {
     "frozen": (),
-    "frozen + descriptors": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.6),
-    "descriptors": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.99),
+    "frozen + descriptors": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.6),
+    "descriptors": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.99),
 }
 
 

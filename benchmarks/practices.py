@@ -42,7 +42,8 @@ SCORES = {
 """What the table holds of each run; a score that a label does not have is left out."""
 
 
-def _descriptors(groups: tuple[str, ...], weight: float) -> tuple[str, ...]:
+def descriptor_settings(groups: tuple[str, ...], weight: float) -> tuple[str, ...]:
+    """Return the settings of a recipe with these descriptors, which have this share of a similarity."""
     named = ", ".join(f'"{group}"' for group in groups)
     return (f"preparation.descriptors=[{named}]", f"network.fusion_weight={weight}")
 
@@ -65,11 +66,11 @@ PRACTICES: dict[str, dict[str, tuple[str, ...]]] = {
         "input 320": ("preparation.height=320", "preparation.width=320"),
         "eight symmetries averaged": ("network.test_time=symmetries",),
         **{
-            f"descriptors {group}, weight 0.3": _descriptors((group,), 0.3) for group in DESCRIPTOR_GROUPS["finding"]
+            f"descriptors {group}, weight 0.3": descriptor_settings((group,), 0.3) for group in DESCRIPTOR_GROUPS["finding"]
         },
-        "all descriptors, weight 0.3": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.3),
-        "all descriptors, weight 0.6": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.6),
-        "all descriptors, weight 0.99": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.99),
+        "all descriptors, weight 0.3": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.3),
+        "all descriptors, weight 0.6": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.6),
+        "all descriptors, weight 0.99": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.99),
     },
     "breast": {
         "CLAHE, clip limit 2": ("preparation.clahe=2",),
@@ -83,13 +84,13 @@ PRACTICES: dict[str, dict[str, tuple[str, ...]]] = {
         "input 448 x 320": ("preparation.height=448", "preparation.width=320"),
         "upside down averaged": ("network.test_time=flip",),
         **{
-            f"descriptors {group}, weight 0.5": _descriptors((group,), 0.5) for group in DESCRIPTOR_GROUPS["breast"]
+            f"descriptors {group}, weight 0.5": descriptor_settings((group,), 0.5) for group in DESCRIPTOR_GROUPS["breast"]
         },
-        "all descriptors, weight 0.3": _descriptors(DESCRIPTOR_GROUPS["breast"], 0.3),
-        "all descriptors, weight 0.6": _descriptors(DESCRIPTOR_GROUPS["breast"], 0.6),
-        "all descriptors, weight 0.99": _descriptors(DESCRIPTOR_GROUPS["breast"], 0.99),
+        "all descriptors, weight 0.3": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.3),
+        "all descriptors, weight 0.6": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.6),
+        "all descriptors, weight 0.99": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.99),
         "all descriptors, weight 0.6, input 288 x 192": (
-            *_descriptors(DESCRIPTOR_GROUPS["breast"], 0.6), "preparation.height=288", "preparation.width=192"
+            *descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.6), "preparation.height=288", "preparation.width=192"
         ),
     },
 }  # fmt: skip
@@ -107,9 +108,9 @@ BUDGET: dict[str, tuple[str, ...]] = {
 
 TRAININGS: dict[str, dict[str, tuple[str, ...]]] = {
     "finding": {
-        "all descriptors beside the learned vector, weight 0.3": _descriptors(DESCRIPTOR_GROUPS["finding"], 0.3),
+        "all descriptors beside the learned vector, weight 0.3": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.3),
         "all descriptors into the embedding layer": (
-            *_descriptors(DESCRIPTOR_GROUPS["finding"], 0.3), "network.fusion=embedding"
+            *descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.3), "network.fusion=embedding"
         ),
         "random start": ("network.weights=none",),
         "frozen backbone, trained embedding": ("training.trainable=head",),
@@ -147,9 +148,9 @@ TRAININGS: dict[str, dict[str, tuple[str, ...]]] = {
         "twice the epochs": ("training.epochs=16",),
     },
     "breast": {
-        "all descriptors beside the learned vector, weight 0.5": _descriptors(DESCRIPTOR_GROUPS["breast"], 0.5),
+        "all descriptors beside the learned vector, weight 0.5": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.5),
         "all descriptors into the embedding layer": (
-            *_descriptors(DESCRIPTOR_GROUPS["breast"], 0.5), "network.fusion=embedding"
+            *descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.5), "network.fusion=embedding"
         ),
         "frozen backbone, trained embedding": ("training.trainable=head",),
         "cross-entropy alone": ("training.objective.metric_weight=0",),
