@@ -66,7 +66,8 @@ PRACTICES: dict[str, dict[str, tuple[str, ...]]] = {
         "input 320": ("preparation.height=320", "preparation.width=320"),
         "eight symmetries averaged": ("network.test_time=symmetries",),
         **{
-            f"descriptors {group}, weight 0.3": descriptor_settings((group,), 0.3) for group in DESCRIPTOR_GROUPS["finding"]
+            f"descriptors {group}, weight 0.3": descriptor_settings((group,), 0.3)
+            for group in DESCRIPTOR_GROUPS["finding"]
         },
         "all descriptors, weight 0.3": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.3),
         "all descriptors, weight 0.6": descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.6),
@@ -84,7 +85,8 @@ PRACTICES: dict[str, dict[str, tuple[str, ...]]] = {
         "input 448 x 320": ("preparation.height=448", "preparation.width=320"),
         "upside down averaged": ("network.test_time=flip",),
         **{
-            f"descriptors {group}, weight 0.5": descriptor_settings((group,), 0.5) for group in DESCRIPTOR_GROUPS["breast"]
+            f"descriptors {group}, weight 0.5": descriptor_settings((group,), 0.5)
+            for group in DESCRIPTOR_GROUPS["breast"]
         },
         "all descriptors, weight 0.3": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.3),
         "all descriptors, weight 0.6": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.6),
