@@ -91,11 +91,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
             train(
                 frame,
                 model,
-                network=recipe.network,
-                preparation=recipe.preparation,
-                training=recipe.training,
-                labels=recipe.labels,
-                metric_labels=recipe.metric_labels,
+                **recipe.parts(),
                 device=device,
                 callbacks=training_callbacks(progress, every=4),
             )

@@ -97,11 +97,7 @@ def make_gallery(frame: pd.DataFrame, recipe: Recipe, name: str, work: Path, dev
     train(
         rows,
         whole,
-        network=recipe.network,
-        preparation=recipe.preparation,
-        training=recipe.training,
-        labels=recipe.labels,
-        metric_labels=recipe.metric_labels,
+        **recipe.parts(),
         device=device,
     )
     compact_model(whole, small)

@@ -111,6 +111,10 @@ class Recipe:
             return cast(Recipe, _updated(dataclasses.replace(self, training=started), content, subject))
         return cast(Recipe, _updated(self, content, subject))
 
+    def parts(self) -> dict[str, Any]:
+        """Return the parts by the names that `embedder.training.train` takes them by."""
+        return {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return all options as plain values."""
         return dataclasses.asdict(self)
