@@ -11,7 +11,8 @@ Each practice changes one thing of the default recipe (`PRACTICES`). Women are s
 folds for all; the test women ask among the training women, and votes, heads, calibrations and the standardisation of
 descriptors know the training women only. The table has, for each practice, label and score, the figure, the default's,
 and their paired difference with its 95 % interval over women; and the seconds of processor time that the run took. Of
-`brier` and `calibration_error` lower is better.
+`brier` and `calibration_error` lower is better. A practice that the table has already, with the same settings, folds and
+rows, is not run again: a run that was stopped goes on.
 
 A hundred differences are looked at here: some of them exclude 0 by chance. What is taken from this table into a recipe
 is measured again, in other folds.
@@ -28,9 +29,10 @@ import torch
 
 from benchmarks.setting import describe_machine, errors_told, find_data
 from classifiers.comparison import compare_folds
-from classifiers.crossvalidation import CrossValidation, cross_validate
+from classifiers.crossvalidation import CrossValidation, cross_validate, rows_of
 from embedder.datasets import read_dataset
 from embedder.findings import GRANULARITIES
+from embedder.manifest import manifest_digest
 from embedder.preparation import DESCRIPTOR_GROUPS
 from embedder.recipe import Recipe
 
@@ -177,15 +179,29 @@ def run(arguments: argparse.Namespace) -> None:
     """
     frame = read_dataset("mini-mias", find_data(arguments.data)).frame
     machine = {name: describe_machine(torch.device("cpu"))[name] for name in ("processor", "cores", "threads", "torch")}
-    table: list[dict[str, Any]] = []
+    table = _standing(arguments.output)
     for granularity in arguments.granularity:
         base = Recipe.default(granularity)
         if arguments.trained:
             base = base.with_settings(BUDGET[granularity])
         practices = (TRAININGS if arguments.trained else PRACTICES)[granularity]
+        run_of = {
+            "granularity": granularity,
+            "budget": " ".join(BUDGET[granularity]) if arguments.trained else "not trained",
+            "folds": arguments.folds,
+            "seed": arguments.seed,
+            "manifest": manifest_digest(rows_of(frame, granularity))[:12],
+        }
+        missing = {
+            practice: settings
+            for practice, settings in practices.items()
+            if not _measured(table, {**run_of, "practice": practice, "settings": " ".join(settings)})
+        }
+        if not missing:
+            continue
         default, seconds = _timed(frame, base, arguments)
         print(f"{granularity}: default {seconds:.0f} s", file=sys.stderr, flush=True)
-        for practice, settings in practices.items():
+        for practice, settings in missing.items():
             changed, seconds = _timed(frame, base.with_settings(settings), arguments)
             print(f"{granularity}: {practice} {seconds:.0f} s", file=sys.stderr, flush=True)
             rows = compared(changed, default, arguments.resamples, arguments.seed)
@@ -195,10 +211,7 @@ def run(arguments: argparse.Namespace) -> None:
                     "practice": practice,
                     **row,
                     "settings": " ".join(settings),
-                    "budget": " ".join(BUDGET[granularity]) if arguments.trained else "not trained",
-                    "folds": arguments.folds,
-                    "seed": arguments.seed,
-                    "manifest": changed.scorecard.context["manifest_digest"][:12],
+                    **run_of,
                     "seconds": round(seconds),
                     **machine,
                 }
@@ -206,6 +219,15 @@ def run(arguments: argparse.Namespace) -> None:
             ]
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(table).to_csv(arguments.output, index=False, float_format="%.4f")
+
+
+def _standing(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table that was begun."""
+    return [dict(row) for row in pd.read_csv(path).to_dict("records")] if path.exists() else []
+
+
+def _measured(table: list[dict[str, Any]], wanted: dict[str, Any]) -> bool:
+    return any(all(row[name] == value for name, value in wanted.items()) for row in table)
 
 
 def _timed(frame: pd.DataFrame, recipe: Recipe, arguments: argparse.Namespace) -> tuple[CrossValidation, float]:
