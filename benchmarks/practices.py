@@ -11,8 +11,8 @@ Each practice changes one thing of the default recipe (`PRACTICES`). Women are s
 folds for all; the test women ask among the training women, and votes, heads, calibrations and the standardisation of
 descriptors know the training women only. The table has, for each practice, label and score, the figure, the default's,
 and their paired difference with its 95 % interval over women; and the seconds of processor time that the run took. Of
-`brier` and `calibration_error` lower is better. A practice that the table has already, with the same settings, folds and
-rows, is not run again: a run that was stopped goes on.
+`brier` and `calibration_error` lower is better. A practice that the table has already, with the same settings, folds
+and rows, is not run again: a run that was stopped goes on.
 
 A hundred differences are looked at here: some of them exclude 0 by chance. What is taken from this table into a recipe
 is measured again, in other folds.
@@ -150,6 +150,9 @@ TRAININGS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixup 0.2": ("training.augmentation.mixing=0.2",),
         "eight symmetries averaged": ("network.test_time=symmetries",),
         "twice the epochs": ("training.epochs=16",),
+        "three times the epochs": ("training.epochs=24",),
+        "ensemble of three, by folds": ("training.members=3",),
+        "ensemble of three, by seeds": ("training.members=3", "training.members_by=seeds"),
     },
     "breast": {
         "all descriptors beside the learned vector, weight 0.5": descriptor_settings(DESCRIPTOR_GROUPS["breast"], 0.5),
@@ -223,7 +226,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _standing(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a table that was begun."""
-    return [dict(row) for row in pd.read_csv(path).to_dict("records")] if path.exists() else []
+    return (
+        [{str(name): cell for name, cell in row.items()} for row in pd.read_csv(path).to_dict("records")]
+        if path.exists()
+        else []
+    )
 
 
 def _measured(table: list[dict[str, Any]], wanted: dict[str, Any]) -> bool:

@@ -11,7 +11,15 @@ import pandas as pd
 
 from classifiers import ClassificationError
 from classifiers.comparison import Comparison, compare_folds
-from classifiers.crossvalidation import cross_validate, embed_rows, fold_model, fused, rows_of, split_folds, told_views
+from classifiers.crossvalidation import (
+    cross_validate,
+    embed_rows,
+    fold_model,
+    fused,
+    rows_of,
+    split_folds,
+    told_protocol,
+)
 from classifiers.folds import Fold
 from classifiers.leaks import check_images, check_women
 from classifiers.page import write_page
@@ -116,6 +124,7 @@ def run_benchmark(
             targets=targets,
             views=protocol.views,
             duplicates=pairs,
+            calibration=protocol.calibration,
             resamples=protocol.resamples,
             seed=seed,
             device=device,
@@ -127,12 +136,17 @@ def run_benchmark(
     folds = [fold for run in runs.values() for fold in run.folds]
     first = runs[protocol.seeds[0]].scorecard.context
     digests = [digest for run in runs.values() for digest in run.scorecard.context["model_digests"]]
-    seeds = ", ".join(map(str, protocol.seeds))
     context = {
         **{name: first[name] for name in ("rows", "women", "manifest_digest", "failed_rows", "preparation_digest")},
         "name": protocol.name,
-        "protocol": f"{len(folds) // len(runs)} folds by woman, seeds {seeds}{told_views(protocol.views)}; "
-        + ("a fresh model trained in each fold" if protocol.model == "trained" else "the pretrained backbone"),
+        "protocol": told_protocol(
+            len(folds) // len(runs),
+            protocol.seeds,
+            protocol.views,
+            protocol.calibration,
+            frozen=protocol.model == "pretrained",
+            fold_column=protocol.fold_column,
+        ),
         "model_digests": digests,
         "recipe": protocol.recipe.to_dict(),
         "duplicates": len(pairs),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
+from classifiers.crosscalibration import CalibratedOn, calibrate_across_folds
 from classifiers.folds import Fold, check_no_leak, declared_folds, patient_folds
 from classifiers.leaks import check_images, check_super_resolution, check_unseen, check_women
 from classifiers.predictions import write_json
@@ -127,6 +128,7 @@ def cross_validate(
     targets: tuple[str, ...] | None = None,
     views: Views | None = None,
     duplicates: Sequence[Duplicate] = (),
+    calibration: CalibratedOn = "gallery",
     resamples: int = 2000,
     seed: int = 0,
     device: str = "auto",
@@ -151,6 +153,8 @@ def cross_validate(
         views: By label, what is asked together, its vectors averaged: the views of a `lesion`, a `breast` or a `woman`,
             see `classifiers.views`; each row is asked alone for a label that is not named.
         duplicates: Images that stand under two women's names, none of which may be on both sides of a fold.
+        calibration: On whom probabilities are calibrated: the women of the fold's own `gallery`, or those of the other
+            `folds`, see `classifiers.crosscalibration`.
         resamples: Bootstrap resamples of the women.
         seed: Of folds and resamples, and added to the recipe's; 0 to 2**32 - 1.
         device: Where to compute.
@@ -215,10 +219,9 @@ def cross_validate(
                     spent += seconds
             predictions.append(outcome)
             digests.append(digest_of_model)
-    declared = f" as the column {fold_column} declares" if fold_column is not None else ""
-    protocol = f"{folds} folds by woman{declared}, seed {seed}{told_views(views)}; " + (
-        "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
-    )
+    if calibration == "folds":
+        predictions = calibrate_across_folds(predictions)
+    protocol = told_protocol(folds, (seed,), views, calibration, frozen=frozen, fold_column=fold_column)
     context = {
         **_context(frame, granularity, protocol, digest, failures),
         "model_digests": digests,
@@ -373,9 +376,32 @@ def _predict(
     return replace(parts[0], targets={name: predicted[name] for name in targets})
 
 
-def told_views(views: Views) -> str:
-    """Return how a protocol says which views are asked together; nothing where none are."""
-    return "".join(f", the views of a {group} asked together for {name}" for name, group in views.items())
+def told_protocol(
+    folds: int,
+    seeds: Sequence[int],
+    views: Views,
+    calibration: CalibratedOn,
+    *,
+    frozen: bool,
+    fold_column: str | None,
+) -> str:
+    """Return what stands beside the figures of a cross-validation as its protocol, see `cross_validate`.
+
+    Args:
+        folds: How many folds.
+        seeds: Those it was run with.
+        views: By label, what is asked together.
+        calibration: On whom probabilities are calibrated.
+        frozen: Whether the pretrained backbone was used as it is.
+        fold_column: Column that says in which fold a row is tested; None where the women were split.
+    """
+    parts = [f"{folds} folds by woman" + (f" as the column {fold_column} declares" if fold_column is not None else "")]
+    parts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
+    parts += [f"the views of a {group} asked together for {name}" for name, group in views.items()]
+    if calibration == "folds":
+        parts.append("calibrated on the test women of the other folds")
+    model = "the pretrained backbone, not trained" if frozen else "a fresh model trained in each fold"
+    return f"{', '.join(parts)}; {model}"
 
 
 def fused(vectors: npt.NDArray[np.float32], frame: pd.DataFrame, views: Group | None) -> npt.NDArray[np.float32]:
@@ -411,7 +437,7 @@ def _run_fold(
 
     def batch(epoch: int, done: int, total: int) -> None:
         if progress is not None:
-            progress(epoch * total + done, recipe.training.epochs * total, f"{label}, epoch {epoch + 1}")
+            progress(epoch * total + done, recipe.training.all_epochs * total, f"{label}, epoch {epoch + 1}")
 
     result = train(
         frame.assign(split=split),

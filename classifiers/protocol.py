@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from classifiers import ClassificationError
+from classifiers.crosscalibration import CalibratedOn
 from classifiers.views import Group
 from embedder.datasets import DATASETS, Progress, read_dataset
 from embedder.findings import GRANULARITIES
@@ -41,6 +42,8 @@ class Protocol:
             each row is asked alone for a label that is not named.
         folds: Folds of women.
         fold_column: Column of the manifest that says in which fold a row is tested; None splits the women.
+        calibration: On whom probabilities are calibrated: the women of each fold's own `gallery`, whom a trained
+            embedder has seen, or those of the other `folds`, see `classifiers.crosscalibration`.
         seeds: Of folds and models: the benchmark is run with each, and figures are means over them.
         resamples: Bootstrap resamples of the women.
 
@@ -58,6 +61,7 @@ class Protocol:
     views: Mapping[str, Group] = field(default_factory=dict)
     folds: int = 5
     fold_column: str | None = None
+    calibration: CalibratedOn = "gallery"
     seeds: tuple[int, ...] = (0,)
     resamples: int = 2000
 
@@ -75,6 +79,7 @@ class Protocol:
             f"views are each {', '.join(get_args(Group))}": all(
                 view in get_args(Group) for view in self.views.values()
             ),
+            f"calibration is {' or '.join(get_args(CalibratedOn))}": self.calibration in get_args(CalibratedOn),
             f"folds is 2 to {_MOST_FOLDS}": 2 <= self.folds <= _MOST_FOLDS,
             f"seeds are 1 to {_MOST_SEEDS} different numbers from 0": 1
             <= len(set(self.seeds))

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from embedder.ensemble import MOST_MEMBERS, Ensemble
 from embedder.handcrafted import feature_count
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
@@ -45,6 +46,8 @@ class ModelCard:
         images: Digests of the image files used, by role, see `image_digests`.
         figures: Measured figures, each with its context.
         code_version: The version of mammoseek that wrote the model.
+        members: How many networks answer together, see `embedder.ensemble.Ensemble`; their weights' names tell them
+            apart in the digest.
     """
 
     network: NetworkConfig
@@ -57,6 +60,7 @@ class ModelCard:
     images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = ""
+    members: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as plain values for JSON."""
@@ -72,6 +76,7 @@ class ModelCard:
             "images": {role: list(digests) for role, digests in self.images.items()},
             "figures": dict(self.figures),
             "code_version": self.code_version,
+            "members": self.members,
         }
 
     @classmethod
@@ -94,6 +99,7 @@ class ModelCard:
             images=_text_lists(values, "images"),
             figures=_table(values, "figures"),
             code_version=_text(values, "code_version"),
+            members=_members(values),
         )
 
     def role(self, patient_key: str) -> str:
@@ -112,6 +118,13 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if not isinstance(values[name], str):
         raise TypeError(f"{name} is no text")
     return str(values[name])
+
+
+def _members(values: Mapping[str, Any]) -> int:
+    members = values.get("members", 1)  # cards were written without it before there were ensembles
+    if type(members) is not int or not 1 <= members <= MOST_MEMBERS:
+        raise TypeError("members is no number of networks")
+    return members
 
 
 def _text_lists(values: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:
@@ -293,11 +306,11 @@ def read_card(folder: Path) -> tuple[ModelCard, str]:
     raise ModelError(path, f"is of format {written}, this version reads {FORMAT}", "update mammoseek")
 
 
-def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
+def load_model(folder: Path) -> tuple[EmbedderNetwork | Ensemble, ModelCard, str]:
     """Read a model whole and check that its digest matches.
 
     Returns:
-        The network in evaluation mode, its card, and its digest.
+        The network (or several that answer as one) in evaluation mode, its card, and its digest.
 
     Raises:
         ModelError: No model, damaged, or changed since it was written.
@@ -318,7 +331,11 @@ def load_model(folder: Path) -> tuple[EmbedderNetwork, ModelCard, str]:
     try:
         state = load(weights)
         described = feature_count(card.preparation)
-        network = EmbedderNetwork(card.network, card.heads, pretrained=False, descriptors=described)
+        members = [
+            EmbedderNetwork(card.network, card.heads, pretrained=False, descriptors=described)
+            for _ in range(card.members)
+        ]
+        network = members[0] if card.members == 1 else Ensemble(members)
         network.load_state_dict(state)
     except (MammoseekError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         # The last two: an option of a type that neither timm nor torch expects.

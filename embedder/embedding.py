@@ -18,6 +18,7 @@ from embedder.batches import study_batches
 from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model, woman_digest
 from embedder.crops import RoiCrop
 from embedder.devices import choose_device
+from embedder.ensemble import Ensemble
 from embedder.findings import Box, patient_key
 from embedder.handcrafted import feature_count
 from embedder.header import Header
@@ -103,7 +104,7 @@ def encode_png(pixels: npt.NDArray[np.float32]) -> bytes:
 
 @torch.inference_mode()
 def embed_pixels(
-    network: EmbedderNetwork,
+    network: EmbedderNetwork | Ensemble,
     pixels: npt.NDArray[np.floating],
     extent_mm: npt.NDArray[np.float32],
     device: torch.device,
@@ -169,7 +170,7 @@ class Embedder:
 
     def __init__(
         self,
-        network: EmbedderNetwork,
+        network: EmbedderNetwork | Ensemble,
         card: ModelCard,
         digest: str,
         *,

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -92,6 +93,32 @@ def stated_splits(frame: pd.DataFrame) -> pd.Series:
     return split.where(named, keys.map(own.map(lambda splits: splits[0])))
 
 
+def women_folds(
+    frame: pd.DataFrame, folds: int, seed: int, columns: tuple[str, ...] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return for each row in which of some folds of women it is, the folds stratified by the first label.
+
+    Args:
+        frame: A manifest's rows that are to be learned from.
+        folds: How many folds, not more than there are women.
+        seed: Seed of the draw.
+        columns: Label columns that are to be learned, see `label_classes`.
+
+    Raises:
+        ModelError: Nothing can be learned.
+    """
+    strata = frame[next(iter(label_classes(frame, columns)))].astype("object")
+    named = strata.where(strata.notna(), "unknown").astype(str).to_numpy()
+    found = np.full(len(frame), folds, np.int64)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    # A class smaller than the number of folds is spread as far as it goes, which is all that is asked here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for number, (_, held_out) in enumerate(splitter.split(named, named, patient_key(frame).to_numpy())):
+            found[held_out] = number
+    return found
+
+
 def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str, ...] | None = None) -> pd.Series:
     """Return each row's role, `train`, `validation` or `test`, by the manifest's split or at random by woman.
 
@@ -115,16 +142,8 @@ def split_women(frame: pd.DataFrame, share: float, seed: int, columns: tuple[str
     if share == 0 or (roles == "validation").any() or not train.any():
         return roles
     rows = np.flatnonzero(train)
-    learnable = label_classes(frame.iloc[rows], columns)
-    women = keys.to_numpy()[rows]
-    strata = frame[next(iter(learnable))].astype("object")
-    named_strata = strata.where(strata.notna(), "unknown").astype(str).to_numpy()[rows]
-    folds = max(2, min(round(1 / share), len(np.unique(women))))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    # A class smaller than the number of folds is spread as far as it goes, which is all that is asked here.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        _, held_out = next(iter(splitter.split(rows, named_strata, women)))
+    folds = max(2, min(round(1 / share), keys.iloc[rows].nunique()))
+    held_out = women_folds(frame.iloc[rows], folds, seed, columns) == 0
     roles.iloc[rows[held_out]] = "validation"
     try:
         label_classes(frame[roles == "train"], columns)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from embedder.breast import Mask, Pixels
 from embedder.checkpoint import ModelError
 from embedder.conspicuity import NAMES, conspicuity
+from embedder.ensemble import Ensemble
 from embedder.findings import Box
 from embedder.network import EmbedderNetwork
 from embedder.preparation import PreparationConfig, prepare
@@ -148,10 +149,15 @@ class TileEmbedder:
         config: How the breast is cut.
 
     Raises:
-        ModelError: The backbone has no feature maps at a 4th, 8th, 16th and 32nd of the image's size.
+        ModelError: The model is an ensemble, or the backbone has no feature maps at a 4th, 8th, 16th and 32nd of the
+            image's size.
     """
 
-    def __init__(self, network: EmbedderNetwork, preparation: PreparationConfig, config: TileConfig) -> None:
+    def __init__(self, network: EmbedderNetwork | Ensemble, preparation: PreparationConfig, config: TileConfig) -> None:
+        if isinstance(network, Ensemble):
+            raise ModelError(
+                network.config.backbone, "is one of several networks of an ensemble", "name a model of one network"
+            )
         backbone: Any = network.backbone
         levels = getattr(backbone, "feature_info", None) or []
         found = tuple(level["reduction"] for level in levels)[-len(_REDUCTIONS) :]

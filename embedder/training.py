@@ -1,12 +1,13 @@
 """Fine-tune an embedder on a manifest, validated by retrieval on held-out women."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from embedder.checkpoint import (
     CARD_FILE,
@@ -19,10 +20,11 @@ from embedder.checkpoint import (
     woman_digest,
 )
 from embedder.devices import choose_device
+from embedder.ensembletraining import join_members, plan_members, remove_members
 from embedder.findings import patient_key
 from embedder.handcrafted import feature_count
 from embedder.manifest import manifest_digest
-from embedder.network import NetworkConfig
+from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.rois import CropStore, load_crops
 from embedder.roles import label_classes, split_women, stated_splits
@@ -147,6 +149,7 @@ def train(
     if finished is not None:
         return finished
     state = load_state(folder, plan)
+    members = plan_members(frame, used, folder, training, heads) if training.members > 1 else []
     claim_folder(folder)
     # What can't be had or can't work is told before the images are read, which may take long.
     described = feature_count(preparation)
@@ -158,11 +161,34 @@ def train(
         crops = crops.take(used)
     _check_readable(crops, used, metric_labels)
     images = image_digests(crops.frame["path"], workers)
-    run = TrainingRun(fresh, crops, metric_labels, preparation, training, augmentation, target)
-    history = _run_epochs(run, plan, folder, run.restore(state) if state is not None else [], callbacks)
-    card = _card(run, preparation, plan, history, images, manifest_digest(frame))
-    digest = save_model(folder, run.best, card)
+    weights: Mapping[str, Tensor]
+    if members:
+        cards = [
+            train(
+                member.frame,
+                member.folder,
+                network=network,
+                preparation=preparation,
+                training=member.training,
+                labels=tuple(heads),
+                metric_labels=metric_labels,
+                device=device,
+                workers=workers,
+                callbacks=_member_callbacks(callbacks, member.number, training),
+                crops=crops,
+            ).card
+            for member in members
+        ]
+        ensemble, history, figures = join_members(members, cards)
+        weights = ensemble.state_dict()
+    else:
+        run = TrainingRun(fresh, crops, metric_labels, preparation, training, augmentation, target)
+        history = _run_epochs(run, plan, folder, run.restore(state) if state is not None else [], callbacks)
+        figures, weights = _figures(run, history), run.best
+    card = _card(fresh, crops, preparation, plan, history, figures, images, manifest_digest(frame))
+    digest = save_model(folder, weights, card)
     remove_state(folder)
+    remove_members(folder)
     return TrainingResult(digest, card, crops.failures)
 
 
@@ -179,13 +205,18 @@ def known_crops(frame: pd.DataFrame, preparation: PreparationConfig, workers: in
 def _used_rows(
     frame: pd.DataFrame, granularity: str, training: TrainingConfig, labels: tuple[str, ...] | None
 ) -> pd.DataFrame:
-    """Return the rows to train and validate on, with their `role`; no row of a test woman is among them."""
+    """Return the rows to train and validate on, with their `role`; no row of a test woman is among them.
+
+    The members of an ensemble leave women out themselves.
+    """
     # A woman's split may stand on her rows of the other granularity only: it is looked up before those are left out.
     frame = frame.assign(split=stated_splits(frame))
     frame = frame[frame["granularity"] == granularity].reset_index(drop=True)
     if frame.empty:
         raise ModelError("manifest", f"has no rows of granularity {granularity}", "choose the other granularity")
-    frame = frame.assign(role=split_women(frame, training.validation_share, training.seed, labels))
+    by_folds = training.members > 1 and training.members_by == "folds"
+    share = 0.0 if by_folds else training.validation_share
+    frame = frame.assign(role=split_women(frame, share, training.seed, labels))
     used = frame[frame["role"] != "test"].reset_index(drop=True)
     if not (used["role"] == "train").any():
         raise ModelError("manifest", "has no rows to train on", "leave some split cells empty, or write train")
@@ -214,6 +245,7 @@ def _finished(folder: Path, plan: Mapping[str, Any]) -> TrainingResult | None:
             "choose another folder, or delete this model first",
         )
     remove_state(folder)
+    remove_members(folder)
     return TrainingResult(digest, card, [])
 
 
@@ -261,22 +293,47 @@ def _run_epochs(
     return history
 
 
+def _member_callbacks(callbacks: TrainingCallbacks, number: int, training: TrainingConfig) -> TrainingCallbacks:
+    """Return where a member tells of its progress: its epochs follow on those of the members before it."""
+    before = number * training.epochs
+
+    def batch(epoch: int, done: int, total: int) -> None:
+        if callbacks.batch is not None:
+            callbacks.batch(before + epoch, done, total)
+
+    def report(epoch: EpochReport) -> None:
+        if callbacks.epoch is not None:
+            callbacks.epoch(replace(epoch, epoch=before + epoch.epoch, epochs=training.all_epochs))
+
+    return TrainingCallbacks(batch=batch, epoch=report)
+
+
+def _figures(run: TrainingRun, history: list[dict[str, Any]]) -> dict[str, Any]:
+    best = max(history, key=lambda entry: (entry["figure"], -entry["epoch"]))
+    return {
+        "best_epoch": best["epoch"],
+        "validation MAP@R, chosen on (optimistic)": run.validation_figures(),
+        "interval": INTERVAL,
+    }
+
+
 def _card(
-    run: TrainingRun,
+    network: EmbedderNetwork,
+    crops: CropStore,
     preparation: PreparationConfig,
     plan: Mapping[str, Any],
     history: list[dict[str, Any]],
+    figures: Mapping[str, Any],
     images: Mapping[str, str],
     manifest: str,
 ) -> ModelCard:
-    network, used = run.network, run.crops.frame
+    used = crops.frame
     rows_of = {role: used[used["role"] == role] for role in ("train", "validation")}
     women = {role: tuple(sorted({woman_digest(key) for key in patient_key(rows)})) for role, rows in rows_of.items()}
     before_women: dict[str, tuple[str, ...]] = {}
     before_images: dict[str, tuple[str, ...]] = {}
     if preparation.super_resolution != "none":
         before_women[ROLE], before_images[ROLE] = seen_by(preparation.super_resolution)
-    best = max(history, key=lambda entry: (entry["figure"], -entry["epoch"]))
     return ModelCard(
         network=network.config,
         preparation=preparation,
@@ -290,7 +347,7 @@ def _card(
             "granularity": preparation.granularity,
             "rows": {role: len(rows) for role, rows in rows_of.items()},
             "women": {role: len(digests) for role, digests in women.items()},
-            "failed_rows": len(run.crops.failures),
+            "failed_rows": len(crops.failures),
         },
         women={**women, **before_women},
         images={
@@ -298,10 +355,7 @@ def _card(
             for role, rows in rows_of.items()
         }
         | before_images,
-        figures={
-            "best_epoch": best["epoch"],
-            "validation MAP@R, chosen on (optimistic)": run.validation_figures(),
-            "interval": INTERVAL,
-        },
+        figures=figures,
         code_version=code_version(),
+        members=plan["training"]["members"],
     )

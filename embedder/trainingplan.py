@@ -7,6 +7,7 @@ from typing import Literal
 
 from embedder.augmentation import BREAST_AUGMENTATION, AugmentationConfig
 from embedder.checkpoint import ModelError
+from embedder.ensemble import MOST_MEMBERS
 from embedder.objectives import ObjectiveConfig
 from embedder.preparation import PreparationConfig
 from embedder.sampling import Balance
@@ -43,6 +44,10 @@ class TrainingConfig:
         precision: `float32`, `bfloat16` mixed with it, or `auto` (bfloat16 where the GPU computes it itself).
         compile: Compile the network with torch.compile: it takes a minute, pays off in long trainings on a
             GPU, and needs a C++ compiler (or Triton) on the machine.
+        members: Networks that are trained and answer together as one model, see `embedder.ensemble.Ensemble`; each
+            costs a training and a forward pass.
+        members_by: What members differ in: `folds` (each leaves out another part of the women, who choose its best
+            epoch, in place of `validation_share`) or `seeds` (each is trained as one alone would be).
         seed: Seed of everything random, 0 or more and less than SEEDS.
         augmentation: How crops are varied; None takes what suits the granularity.
         objective: The losses.
@@ -66,6 +71,8 @@ class TrainingConfig:
     validation_share: float = 0.15
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    members: int = 1
+    members_by: Literal["folds", "seeds"] = "folds"
     seed: int = 0
     augmentation: AugmentationConfig | None = None
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -88,11 +95,18 @@ class TrainingConfig:
             "backbone_norm is batch or frozen": self.backbone_norm in ("batch", "frozen"),
             "validation_share is 0 to 0.5": 0 <= self.validation_share <= 0.5,
             "precision is auto, float32 or bfloat16": self.precision in ("auto", "float32", "bfloat16"),
+            f"members is 1 to {MOST_MEMBERS}": 1 <= self.members <= MOST_MEMBERS,
+            "members_by is folds or seeds": self.members_by in ("folds", "seeds"),
             "seed is 0 to 2**32 - 1": 0 <= self.seed < SEEDS,
         }
         for rule, holds in checks.items():
             if not holds:
                 raise ModelError("training", f"an option is out of range: {rule}")
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all members."""
+        return self.members * self.epochs
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of the new layers in an epoch, counted from 0.

@@ -12,6 +12,7 @@ import pytest
 
 from classifiers import ClassificationError
 from classifiers.benchmark import compare_benchmarks, run_benchmark
+from classifiers.crosscalibration import calibrate_across_folds
 from classifiers.crossvalidation import cross_validate
 from classifiers.predictions import load_predictions
 from classifiers.protocol import Protocol
@@ -47,9 +48,18 @@ def test_a_run_is_the_cross_validations_of_its_seeds(frame, protocol, tmp_path):
         assert target.scores.knn["accuracy"].value == pytest.approx(np.mean(accuracy))
     saved = Scorecard.load(tmp_path / "run" / "scorecard.json")
     assert saved.to_dict() == json.loads(json.dumps(run.scorecard.to_dict()))
-    assert saved.context["protocol"] == "3 folds by woman, seeds 0, 1; the pretrained backbone"
+    assert saved.context["protocol"] == "3 folds by woman, seeds 0, 1; the pretrained backbone, not trained"
     again = load_predictions(tmp_path / "run" / "predictions.json")
     assert [fold.to_dict() for fold in again] == [json.loads(json.dumps(fold.to_dict())) for fold in run.folds]
+
+
+def test_calibration_may_be_on_the_other_folds(frame, protocol, tmp_path):
+    run = run_benchmark(replace(protocol, calibration="folds"), frame, tmp_path / "run", device="cpu")
+    usual = run_benchmark(protocol, frame, tmp_path / "usual", device="cpu")
+    expected = calibrate_across_folds(usual.folds)
+    assert [fold.to_dict() for fold in run.folds] == [fold.to_dict() for fold in expected]
+    assert "calibrated on the test women of the other folds" in run.scorecard.context["protocol"]
+    assert run.by_seed[1].context["protocol"].startswith("3 folds by woman, seed 1, calibrated on")
 
 
 class _Page(html.parser.HTMLParser):

@@ -26,13 +26,13 @@ def test_a_whole_protocol_is_read(tmp_path):
     path = write(
         tmp_path,
         'name = "Lesions"\ndataset = "mini-mias"\ngranularity = "finding"\nlabels = ["pathology"]\nfolds = 3\n'
-        'seeds = [0, 4]\nmodel = "trained"\nrecipe = "recipe.toml"\nresamples = 500\n'
+        'seeds = [0, 4]\ncalibration = "folds"\nmodel = "trained"\nrecipe = "recipe.toml"\nresamples = 500\n'
         'settings = ["training.epochs=5"]\n',
     )
     found = Protocol.read(path)
     recipe = Recipe().with_settings(["preparation.height=96", "training.epochs=5"])
     assert found == Protocol(
-        "Lesions", "mini-mias", None, "finding", "trained", recipe, ("pathology",), {}, 3, None, (0, 4), 500
+        "Lesions", "mini-mias", None, "finding", "trained", recipe, ("pathology",), {}, 3, None, "folds", (0, 4), 500
     )
 
 
@@ -63,6 +63,7 @@ def test_the_recipe_may_be_a_table(tmp_path):
         ('name = "x"\ndataset = "rsna"\nlabels = "density"', "labels is not a list of texts"),
         ('name = "x"\ndataset = "rsna"\nviews = "woman"', "views is not a table of texts"),
         ('name = "x"\ndataset = "rsna"\nviews = { density = "both" }', "views are each lesion, breast, woman"),
+        ('name = "x"\ndataset = "rsna"\ncalibration = "women"', "calibration is gallery or folds"),
         ('name = "x"\ndataset = "rsna"\nfolds = 1', "folds is 2 to 20"),
         ('name = "x"\ndataset = "rsna"\nfolds = true', "folds is not a whole number"),
         ('name = "x"\ndataset = "rsna"\nfolds = 5.0', "folds is not a whole number"),

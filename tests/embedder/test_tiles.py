@@ -9,6 +9,7 @@ import torch
 from embedder.breast import breast_mask
 from embedder.checkpoint import ModelError
 from embedder.conspicuity import NAMES, conspicuity
+from embedder.ensemble import Ensemble
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.tiles import CELL, Grid, TileConfig, TileEmbedder
@@ -115,6 +116,8 @@ def test_what_can_not_be_embedded_is_refused(network, embedder):
     vit = EmbedderNetwork(NetworkConfig(backbone="test_vit", weights="none", embedding_dimension=None), {})
     with pytest.raises(ModelError, match="no feature maps"):
         TileEmbedder(vit, PreparationConfig(), CONFIG)
+    with pytest.raises(ModelError, match="of an ensemble; name a model of one network"):
+        TileEmbedder(Ensemble([network, network]), PreparationConfig(), CONFIG)
 
 
 def test_detectors_answer_to_what_they_are_named_after():
