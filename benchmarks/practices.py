@@ -226,11 +226,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _standing(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a table that was begun."""
-    return (
-        [{str(name): cell for name, cell in row.items()} for row in pd.read_csv(path).to_dict("records")]
-        if path.exists()
-        else []
-    )
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path).fillna({"settings": ""})
+    return [{str(name): cell for name, cell in row.items()} for row in rows.to_dict("records")]
 
 
 def _measured(table: list[dict[str, Any]], wanted: dict[str, Any]) -> bool:

@@ -45,7 +45,16 @@ def test_the_table_holds_each_practices_difference(
     output = tmp_path / "results" / "practices.csv"
     options = {"data": None, "granularity": ["finding"], "folds": 3, "seed": 0, "resamples": 50, "output": output}
     practices.run(argparse.Namespace(**options, trained=False))
+    # Called again, it runs what the table lacks, and nothing where it lacks nothing.
+    begun = pd.read_csv(output)
+    begun[begun["practice"] == "wider"].to_csv(output, index=False)
+    runs, timed = [], practices._timed
+    monkeypatch.setattr(practices, "_timed", lambda *given: runs.append(given) or timed(*given))  # type: ignore[func-returns-value]
+    for _ in range(2):
+        practices.run(argparse.Namespace(**options, trained=False))
+    assert len(runs) == 2, "the default, and the practice that was taken out"
     table = pd.read_csv(output)
+    assert len(table) == len(begun)
     assert set(table["practice"]) == {"as it is", "wider"}
     assert {("lesion_type", "retrieval", "precision@10"), ("pathology", "head", "auc")} <= set(
         zip(table["label"], table["part"], table["score"], strict=True)
