@@ -28,9 +28,9 @@ from classifiers.weaklabels import (
     score_images,
     training_rows,
 )
+from embedder.cards import card_bytes, card_checksum
 from embedder.checkpoint import (
     ModelError,
-    card_checksum,
     code_version,
     image_digests,
     load_model,
@@ -161,11 +161,10 @@ def train_weak(
         "images": sorted(set(image_digests(bags.frame["path"]).values())),
         "code_version": code_version(),
     }
-    content["checksum"] = card_checksum(content)
     save_model(output / EMBEDDER_FOLDER, network.state_dict(), card)
     write_atomically(output / WEIGHTS_FILE, weights)
-    write_atomically(output / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    return content
+    write_atomically(output / CARD_FILE, card_bytes(content))
+    return {**content, "checksum": card_checksum(content)}
 
 
 def read_weak_card(folder: Path) -> dict[str, Any]:

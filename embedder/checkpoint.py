@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from embedder.cards import card_bytes, card_checksum
 from embedder.ensemble import MOST_MEMBERS, Ensemble
 from embedder.handcrafted import feature_count
 from embedder.network import EmbedderNetwork, NetworkConfig
@@ -191,15 +192,6 @@ def model_digest(weights: bytes, card: ModelCard) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def card_checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that a card's file holds besides it: a card that was changed by hand is refused.
-
-    The model's digest does not cover what the model was trained on and how it was measured; this does.
-    """
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader or a kill finds the old content or the new, never a part.
 
@@ -245,9 +237,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> st
     if (folder / CARD_FILE).exists() and read_card(folder)[1] != digest:
         raise ModelError(folder, "holds another model", "choose another folder, or delete this model first")
     write_atomically(folder / WEIGHTS_FILE, weights)
-    content = {"digest": digest, **card.to_dict()}
-    content["checksum"] = card_checksum(content)
-    write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / CARD_FILE, card_bytes({"digest": digest, **card.to_dict()}))
     return digest
 
 

@@ -1,7 +1,5 @@
 """A picture of where the evidence is: the mammogram as it is stored, a heat map over it, the places in boxes."""
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.breast import Pixels
-from embedder.montage import check_montage_path
+from embedder.montage import check_montage_path, write_figure
 from embedder.places import Place, around
 from embedder.tiles import CELL, Bag, Grid
-from errors import MammoseekError
 
 _LONGEST = 1200  # pixels of the picture's mammogram
 _HIGHEST = 0.55  # opacity where the evidence is highest
@@ -62,8 +59,7 @@ def draw_heat_map(
         heading: A line above.
 
     Raises:
-        MontageError: The ending names no picture format, or something that is no file is there.
-        MammoseekError: The file can't be written.
+        MontageError: The ending names no picture format, something that is no file is there, or it can't be written.
     """
     path = Path(path)
     check_montage_path(path)
@@ -88,15 +84,4 @@ def draw_heat_map(
         marked.text(x1, y0, str(number), color="#f1c40f", fontsize=9, va="top", ha="left")
     figure.suptitle(heading, fontsize=10)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=path.suffix[1:].lower())
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        raise MammoseekError(
-            path, f"the picture can't be written ({error})", "name a file in a folder of yours"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_figure(figure, path)

@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedder.crops import RoiCrop
 from errors import MammoseekError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_NEIGHBOURS = 59
 """Neighbours that a montage shows at most: ten rows of six pictures with the query."""
@@ -89,6 +92,19 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
         hspace=(0.17 * lines + 0.45) / (2.1 * aspect),
     )
     figure.suptitle(heading, fontsize=10, y=1 - 0.12 / total, va="top")
+    write_figure(figure, path)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure whole or not at all.
+
+    Args:
+        figure: The figure.
+        path: The picture to write; its ending names the format.
+
+    Raises:
+        MontageError: The file can't be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +112,7 @@ def draw_montage(query: Panel, neighbours: Sequence[Panel], path: Path, *, headi
         temporary.replace(path)
     except (OSError, ValueError) as error:
         raise MontageError(
-            path, f"the montage can't be written ({error})", "name a file in a folder of yours"
+            path, f"the picture can't be written ({error})", "name a file in a folder of yours"
         ) from error
     finally:
         with contextlib.suppress(OSError):

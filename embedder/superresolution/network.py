@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from embedder.cards import card_checksum
 from errors import MammoseekError
 
 Pixels = npt.NDArray[np.float32]
@@ -106,12 +107,6 @@ def bicubic(pixels: Pixels) -> Pixels:
     """
     size = (SCALE * pixels.shape[1], SCALE * pixels.shape[0])
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.float32)
-
-
-def card_checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that a card's file holds besides it: a card that was changed by hand is refused."""
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def load_network(folder: Path) -> SuperResolution:

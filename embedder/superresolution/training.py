@@ -5,7 +5,6 @@ aperture would have read it; so what is learned is the inverse of that reading, 
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from embedder.breast import Mask
+from embedder.cards import card_bytes
 from embedder.checkpoint import code_version, image_digests, woman_digest, write_atomically
 from embedder.findings import patient_key
 from embedder.mammogram import read_mammogram
@@ -36,7 +36,6 @@ from embedder.superresolution.network import (
     SuperResolution,
     SuperResolutionError,
     bicubic,
-    card_checksum,
 )
 from errors import MammoseekError
 
@@ -227,8 +226,7 @@ def save_network(folder: Path, trained: TrainedNetwork) -> str:
     if held.exists() and hashlib.sha256(held.read_bytes()).hexdigest() != digest:
         raise SuperResolutionError(folder, "holds another network", "choose another folder, or delete this one first")
     write_atomically(held, trained.weights)
-    content = {**trained.card, "checksum": card_checksum(trained.card)}
-    write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / CARD_FILE, card_bytes(trained.card))
     return digest
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from embedder import checkpoint as module
+from embedder.cards import card_checksum
 from embedder.checkpoint import (
     CARD_FILE,
     WEIGHTS_FILE,
     ModelCard,
     ModelError,
-    card_checksum,
     compact_model,
     image_digests,
     load_model,

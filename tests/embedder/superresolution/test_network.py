@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
 
 from embedder import superresolution
+from embedder.cards import card_checksum
 from embedder.preparation import SuperResolutionName
 from embedder.superresolution import NETWORKS, packaged_network, seen_by
 from embedder.superresolution import network as module
@@ -27,7 +28,6 @@ from embedder.superresolution.network import (
     SuperResolution,
     SuperResolutionError,
     bicubic,
-    card_checksum,
     load_network,
 )
 from embedder.superresolution.training import make_network, sharpened
