@@ -91,7 +91,9 @@ class SuperResolution:
         for kernel, bias, one in zip(weights["0.weight"][:, 0], weights["0.bias"], maps, strict=True):
             cv2.filter2D(image, cv2.CV_32F, np.ascontiguousarray(kernel), dst=one, delta=float(bias))
         np.maximum(maps, 0, out=maps)
-        mixed = weights["2.weight"][:, :, 0, 0] @ maps.reshape(64, -1) + weights["2.bias"][:, None]
+        # Not by BLAS: how it shares the columns among its threads decides, on some processors, how sums round.
+        mixed = np.einsum("om,mn->on", weights["2.weight"][:, :, 0, 0], maps.reshape(64, -1))
+        mixed += weights["2.bias"][:, None]
         mixed = np.maximum(mixed, 0, out=mixed).reshape(32, *image.shape)
         found = image + weights["4.bias"][0]
         for kernel, one in zip(weights["4.weight"][0], mixed, strict=True):
