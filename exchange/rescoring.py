@@ -1,9 +1,9 @@
 """A detection's score anew: what the detector said and what the gallery says of places like it, in one probability.
 
-The probability that a detection marks a lesion is a stack (`classifiers.stacking`) of log odds: the detector's own score
-and the gallery's evidence (vote and head of lesion against normal tissue, and the risk of malignancy). It is fitted on
-detections whose truth is known, of other women; weights are 0 or more, so that a score that seems to tell the opposite is
-left out. What is not known of a detection counts as what is usual.
+The probability that a detection marks a lesion is a stack (`classifiers.stacking`) of log odds: the detector's own
+score and the gallery's evidence (vote and head of lesion against normal tissue, and the risk of malignancy). It is
+fitted on detections whose truth is known, of other women; weights are 0 or more, so that a score that seems to tell the
+opposite is left out. What is not known of a detection counts as what is usual.
 """
 
 import json

@@ -117,10 +117,10 @@ def test_what_is_no_rescoring_is_refused(tmp_path, content):
 
 def test_what_can_not_be_fitted_is_told():
     evidence, hits, women = detections()
+    few = np.flatnonzero(np.isin(women, [f"a/{n}" for n in range(9)]) | ~hits)
     with pytest.raises(ExchangeError, match="9 women have a hit, 10 are needed"):
-        few = np.flatnonzero(np.isin(women, [f"a/{n}" for n in range(9)]) | ~hits)
         fit_rescorer(evidence.iloc[few], hits[few], women[few], model_digest="m")
-    with pytest.raises(ExchangeError, match="40 women have a hit|women have a false alarm"):
+    with pytest.raises(ExchangeError, match="0 women have a false alarm, 10 are needed"):
         fit_rescorer(evidence[hits], hits[hits], women[hits], model_digest="m")
     with pytest.raises(ExchangeError, match="no column 'detector'"):
         fit_rescorer(evidence[["lesion"]], hits, women, model_digest="m")
