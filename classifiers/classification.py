@@ -253,7 +253,7 @@ class CaseClassifier:
         Raises:
             ClassificationError: Other women have no labels or one class only, or the vector does not fit.
         """
-        query = _checked(vector, self.gallery.matrix.shape[1])
+        query = _checked(np.asarray(vector), self.gallery.matrix.shape[1])
         others = ~pd.Index(self.gallery.patient_keys).isin(keys)
         fitted, risk = self._fit(others)
         replay = _replay(self.gallery, self.config, self._risk_config, query, context)

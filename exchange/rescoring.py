@@ -84,13 +84,9 @@ class Rescorer:
         odds = np.where(np.isnan(odds), self.usual, odds)
         return np.asarray(expit(self.stack.log_odds(odds, pd.DataFrame(index=range(len(odds))))), np.float64)
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all. It names no woman.
-
-        Raises:
-            ExchangeError: It can't be written.
-        """
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values. They name no woman."""
+        return {
             "format": FORMAT,
             "methods": list(self.methods),
             "usual": self.usual.tolist(),
@@ -102,8 +98,15 @@ class Rescorer:
             "women": self.women,
             "model_digest": self.model_digest,
         }
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            ExchangeError: It can't be written.
+        """
         try:
-            write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+            write_whole(Path(path), (json.dumps(self.to_dict(), indent=1) + "\n").encode())
         except OSError as error:
             reason = storage_error(Path(path), error)
             raise ExchangeError(path, reason.cause, reason.remedy) from error

@@ -79,7 +79,7 @@ class Worklist:
     def _write(self, *values: Mapping[str, Any]) -> None:
         assert self._file is not None
         start = self._file.tell()
-        lines = b"".join(json.dumps(value, allow_nan=False).encode() + b"\n" for value in values)
+        lines = b"".join(map(_line, values))
         try:
             view = memoryview(lines)
             while view:
@@ -107,11 +107,8 @@ class Worklist:
             for line in self._lines():
                 content = json.loads(line)
                 if not end and content != self.plan:
-                    other = ", ".join(
-                        name
-                        for name in self.plan
-                        if not isinstance(content, dict) or content.get(name) != self.plan[name]
-                    )
+                    given = content if isinstance(content, dict) else {}
+                    other = ", ".join(name for name in self.plan if given.get(name) != self.plan[name])
                     raise ExchangeError(
                         self.path,
                         f"holds the answers of a triage with another {other or 'plan'}",
@@ -124,8 +121,14 @@ class Worklist:
             raise ExchangeError(
                 self.path, f"is damaged ({error})", "delete this file to answer everything again"
             ) from error
+        if not end and not _line(self.plan).startswith(self.path.read_bytes()[:_LONGEST_LINE]):
+            raise ExchangeError(self.path, "is no triage's file", "choose another folder, or delete this file first")
         return end
 
     def _refused(self, error: OSError) -> ExchangeError:
         reason = storage_error(self.path, error)
         return ExchangeError(self.path, reason.cause, reason.remedy)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"

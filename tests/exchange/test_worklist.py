@@ -65,7 +65,9 @@ def test_another_triage_does_not_go_on_with_it(tmp_path):
         Worklist(path, PLAN | {"gallery": "xyz", "k": 5})
 
 
-@pytest.mark.parametrize("content", [b"[]\n", b"\xff\xfe\n", b"{}\n", b"[" * 100_000 + b"\n", b"null\n"], ids=range(5))
+@pytest.mark.parametrize(
+    "content", [b"my notes", b"[]\n", b"\xff\xfe\n", b"{}\n", b"[" * 100_000 + b"\n", b"null\n"], ids=range(6)
+)
 def test_what_is_no_worklist_is_refused_and_left_alone(tmp_path, content):
     path = tmp_path / "worklist.jsonl"
     path.write_bytes(content)
@@ -80,7 +82,7 @@ def test_a_damaged_answer_is_told(tmp_path, line):
     with Worklist(path, PLAN) as worklist:
         worklist.append(answers("a"))
     path.write_bytes(path.read_bytes() + line)
-    with pytest.raises(ExchangeError, match="is damaged .*; delete this file to answer everything again"):
+    with pytest.raises(ExchangeError, match=r"is damaged .*; delete this file to answer everything again"):
         Worklist(path, PLAN)
 
 
