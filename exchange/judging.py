@@ -233,7 +233,7 @@ def _checked(detections: pd.DataFrame) -> pd.DataFrame:
     if unscored.any():
         raise ExchangeError(
             "detections",
-            f"{unscored.sum()} of {len(scores)} have no score, first {detections['row_id'].iloc[int(unscored.argmax())]}",
+            f"{unscored.sum()} of {len(scores)} have no score, such as {detections['row_id'].iloc[unscored.argmax()]}",
             "score them all, or leave them out: without a score they stand on no curve",
         )
     twice = detections["row_id"].duplicated().to_numpy(np.bool_)

@@ -61,9 +61,7 @@ class MatchingRule:
         if not 0 < self.iou <= 1:
             raise ExchangeError("rule", f"an IoU of {self.iou} is not above 0 and at most 1", "0.2 and 0.5 are usual")
         if self.duplicates not in DUPLICATES:
-            raise ExchangeError(
-                "rule", f"duplicates can't be {self.duplicates!r}", f"use {' or '.join(DUPLICATES)}"
-            )
+            raise ExchangeError("rule", f"duplicates can't be {self.duplicates!r}", f"use {' or '.join(DUPLICATES)}")
 
     def __str__(self) -> str:
         return "centre" if self.criterion == "centre" else f"IoU {self.iou:g}"
