@@ -104,7 +104,8 @@ class UnitScores:
     Args:
         sensitivity: By false positives an image.
         mean: Of the sensitivities.
-        average_precision: By the rule of the matching.
+        average_precision: By the rule of the matching; false positives are those of all images that were looked at,
+            also where only lesions of one type are to be found.
         froc: The curve.
         precision: Precision over recall, interpolated.
     """
@@ -126,7 +127,7 @@ class UnitScores:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetectionScores:
     """All scores of one set of detections, and what they are of.
 
@@ -139,6 +140,7 @@ class DetectionScores:
         precision_curves: Of lesions, by matching rule.
         lesion_types: Of the lesions of each type, at thresholds set by the false positives of all images.
         densities: Of the images of each breast density, their lesions and false positives.
+        outcomes: What became of each detection, see `exchange.judging.Judgement`.
         notes: What was left out, and why.
     """
 
@@ -150,10 +152,11 @@ class DetectionScores:
     precision_curves: dict[str, Curve]
     lesion_types: dict[str, UnitScores]
     densities: dict[str, UnitScores]
+    outcomes: pd.DataFrame
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as plain JSON values. They name no woman."""
+        """Return the scores as plain JSON values, without the outcomes: they name no woman."""
         groups = {name: getattr(self, name) for name in ("units", "lesion_types", "densities")}
         return {
             "context": self.context,
@@ -219,6 +222,7 @@ def score_detections(
         precision_curves={rule: found.precision for rule, found in scores["rule"].items()},
         lesion_types=scores["type"],
         densities=scores["density"],
+        outcomes=judgement.outcomes,
         notes=tuple(notes),
     )
 

@@ -50,7 +50,7 @@ class DetectionComparison:
         mean_sensitivity: By unit.
         average_precision: Of lesions, by matching rule.
         false_positives: Of lesions, by the rate that says which sensitivity is compared.
-        notes: What the figures don't say by themselves.
+        notes: What the figures don't say by themselves; what was left out of either set, its own scores say.
     """
 
     first: str
@@ -128,8 +128,6 @@ def compare_detections(
         precision[str(rule)] = _estimates(pair, _precision_gain, config)[0]
         if progress is not None:
             progress(done, total)
-    notes = [f"{name}: {note}" for name, found in zip(names, judged, strict=True) for note in found.notes]
-    notes += _reached(false, names, truth.women, config)
     return DetectionComparison(
         names[0],
         names[1],
@@ -138,7 +136,7 @@ def compare_detections(
         means,
         precision,
         false,
-        tuple(notes),
+        _reached(false, names, config),
     )
 
 
@@ -188,12 +186,8 @@ def _false_positives(pair: tuple[Marks, Marks], config: FrocConfig) -> dict[floa
     return {rate: FalsePositiveChange(*(next(estimates) for _ in range(5))) for rate in config.rates}
 
 
-def _reached(
-    false: dict[float, FalsePositiveChange], names: tuple[str, str], women: int, config: FrocConfig
-) -> list[str]:
+def _reached(false: dict[float, FalsePositiveChange], names: tuple[str, str], config: FrocConfig) -> tuple[str, ...]:
     """Say where the second set does not reach the sensitivity of the first: those resamples have no figure."""
-    if women < 2:
-        return ["all images are of one woman: there are no intervals"]
     notes = []
     for rate, change in false.items():
         lost = change.first.resamples - change.second.resamples
@@ -202,4 +196,4 @@ def _reached(
                 f"at {rate:g} false positives an image {names[1]} does not reach the sensitivity of {names[0]}"
                 f" in {lost} of {config.resamples} resamples, which have no part in the interval"
             )
-    return notes
+    return tuple(notes)

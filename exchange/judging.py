@@ -131,8 +131,6 @@ def read_truth(frame: pd.DataFrame) -> Truth:
     notes = []
     if len(unplaced):
         notes.append(f"{len(unplaced)} images set aside: a lesion is known there, but not its place")
-    bare = len(images) - lesions["image"].nunique()
-    notes.append(f"{bare} of {len(images)} images have no lesion")
     return Truth(
         images,
         lesions,
