@@ -287,7 +287,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_type(subject: str, name: str, value: object, kind: type) -> None:
-    if type(value) is not kind:  # a bool is an int to Python
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # a bool is an int to Python
         raise ExchangeError(subject, f"{name} is {value!r:.80}", f"give a {kind.__name__}")
 
 
@@ -309,7 +309,7 @@ def _check_uid(subject: str, name: str, value: object) -> None:
 
 
 def _check_number(subject: str, name: str, value: object, lowest: float, highest: float) -> None:
-    if type(value) not in (int, float) or not lowest <= value <= highest:  # type: ignore[operator]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not lowest <= value <= highest:
         raise ExchangeError(subject, f"{name} is {value!r:.80}", f"give a number from {lowest:g} to {highest:g}")
 
 

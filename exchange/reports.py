@@ -50,8 +50,8 @@ class ResultOptions:
 
     def __post_init__(self) -> None:
         check_uid_root(self.uid_root)
-        if not 1 <= self.series_number < 2**31:
-            raise ExchangeError("result", f"the series number is {self.series_number}", "give a positive one")
+        if not 1 <= self.series_number < 2**31 - 1:
+            raise ExchangeError("result", f"the series number is {self.series_number}", "give one from 1 to 2147483646")
 
 
 def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: ResultOptions | None = None) -> Dataset:
@@ -195,7 +195,7 @@ def _say_research(sr: Any, root: Any, header: SourceHeader) -> None:
 
 
 def _scheme() -> Any:
-    from highdicom import CodingSchemeIdentificationItem
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
 
     return CodingSchemeIdentificationItem(
         rc.SCHEME, name=rc.SCHEME_NAME, version=rc.SCHEME_VERSION, responsible_organization=ALGORITHM
