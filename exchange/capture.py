@@ -18,7 +18,7 @@ from exchange import ExchangeError
 from exchange.dicomtext import clean_line
 from exchange.opinions import StudyOpinions
 from exchange.reportgroups import ALGORITHM
-from exchange.reports import ResultOptions, set_time
+from exchange.results import ResultOptions, set_time
 from exchange.sourceheader import source_header
 from exchange.uids import derived_uid
 
@@ -28,7 +28,7 @@ BURNT_IN = "NOT FOR DIAGNOSIS. Research use only. The other pictures are of othe
 
 _LARGEST_FILE = 256 << 20  # bytes
 _MOST_PIXELS = 40_000_000  # 120 MB in colour; a montage of 60 pictures has some 4 million
-_SMALLEST_SIDE = 16
+_FEWEST_COLUMNS = 240  # narrower, and nobody could read the line
 _STRIP = 0.045  # height of the line's strip, of the picture's width
 _FEWEST_STRIP_ROWS = 18
 _LETTERS = (255, 214, 10)  # amber on black
@@ -107,10 +107,8 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
             raise ExchangeError(path, "it is too large for a montage", "draw fewer neighbours")
         with Image.open(path, formats=("PNG",)) as opened:
             width, height = opened.size
-            if width * height > _MOST_PIXELS or min(width, height) < _SMALLEST_SIDE or max(width, height) > 65_000:
-                raise ExchangeError(
-                    path, f"a picture of {width} × {height} pixels is no montage", "draw it with fewer neighbours"
-                )
+            if width * height > _MOST_PIXELS or width < _FEWEST_COLUMNS or max(width, height) > 60_000:
+                raise ExchangeError(path, f"a picture of {width} × {height} pixels is no montage", "draw it anew")
             opened.load()
             drawn = opened.convert("RGBA")
     except ExchangeError:

@@ -235,11 +235,16 @@ class StudyOpinions:
             ExchangeError: It is something else; the message names the first part that is wrong.
         """
         given = _fields_of(cls, content, "opinions")
-        opinions = tuple(_opinion(one) for one in _listed(given.get("opinions", []), "opinions"))
+        opinions = tuple(opinion_from_dict(one) for one in _listed(given.get("opinions", []), "opinions"))
         return cls(**{**given, "opinions": opinions})
 
 
-def _opinion(content: object) -> SecondOpinion:
+def opinion_from_dict(content: object) -> SecondOpinion:
+    """Read what `dataclasses.asdict` made of an opinion, as JSON has it.
+
+    Raises:
+        ExchangeError: It is something else.
+    """
     given = _fields_of(SecondOpinion, content, "opinion")
     subject = f"detection {given['detection_id']!r}"
     parts: dict[str, Any] = {

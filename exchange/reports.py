@@ -10,8 +10,6 @@ No other woman's id is written: a similar case is named by its row in the galler
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -22,36 +20,14 @@ from exchange import reportcodes as rc
 from exchange.dicomtext import clean_line, clean_text
 from exchange.opinions import SecondOpinion, SimilarCase, StudyOpinions
 from exchange.reportgroups import ALGORITHM, comment, measurement_group
+from exchange.results import ResultOptions, set_time
 from exchange.sourceheader import SourceHeader, image_name, source_header
-from exchange.uids import UUID_ROOT, check_uid_root, derived_uid
+from exchange.uids import derived_uid
 
 SERIES_DESCRIPTION = "mammoseek similar cases, RESEARCH USE, not for diagnosis"
 RESEARCH_NOTE = (
     "For research use only. Not a medical device, and nothing in this document is a diagnosis. Nobody has verified it."
 )
-
-
-@dataclass(frozen=True)
-class ResultOptions:
-    """How a result is written.
-
-    Args:
-        uid_root: Root of the UIDs that are made, see `exchange.uids.check_uid_root`.
-        series_number: Number of the result's series in its study.
-        created: When the result was made; None for now. Two results of the same content and time are the same bytes.
-
-    Raises:
-        ExchangeError: The root is none, or the number of the series is not positive.
-    """
-
-    uid_root: str = UUID_ROOT
-    series_number: int = 9_901
-    created: datetime | None = None
-
-    def __post_init__(self) -> None:
-        check_uid_root(self.uid_root)
-        if not 1 <= self.series_number < 2**31 - 1:
-            raise ExchangeError("result", f"the series number is {self.series_number}", "give one from 1 to 2147483646")
 
 
 def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: ResultOptions | None = None) -> Dataset:
@@ -112,16 +88,6 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
     document.PatientName = patient_name
     set_time(document, options.created)
     return document
-
-
-def set_time(document: Dataset, created: datetime | None) -> None:
-    """Write when a result was made into all places where it says so."""
-    when = created or datetime.now()
-    day, time = when.strftime("%Y%m%d"), when.strftime("%H%M%S")
-    document.InstanceCreationDate = document.ContentDate = day
-    document.InstanceCreationTime = document.ContentTime = time
-    for item in document.get("ContributingEquipmentSequence", []):
-        item.ContributionDateTime = day + time
 
 
 def _structured_reporting() -> Any:
