@@ -2,19 +2,19 @@
 
 import re
 
-# PS3.5 6.1.3: of the control characters only TAB, LF, FF and CR belong in text; ESC only where character sets change.
+# PS3.5 6.1.3: of the control characters only LF, FF and CR belong in text; ESC only where character sets change.
 # Surrogates and the two last code points of the plane are no characters; UTF-8 refuses the former.
 _UNFIT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_BREAKS = re.compile(r"[\t\n\f\r]+")
+_BREAKS = re.compile(r"[\n\f\r]+")
 
 
 def clean_text(text: str) -> str:
-    """Return a text as an element of VR UT or LT can hold it: what is no text becomes U+FFFD, blanks at the end go.
+    """Return a text as an element of VR UT or LT can hold it: what is no text becomes U+FFFD, a tab a blank; blanks at the end go.
 
-    >>> clean_text("a\\0b  ")
-    'a\\ufffdb'
+    >>> clean_text("a\\0b\\tc  ")
+    'a\\ufffdb c'
     """
-    return _UNFIT.sub("\ufffd", text).rstrip(" ")
+    return _UNFIT.sub("\ufffd", text.replace("\t", " ")).rstrip(" ")
 
 
 def clean_line(text: str, longest: int) -> str:
@@ -32,4 +32,4 @@ def clean_line(text: str, longest: int) -> str:
 
 def is_line(text: str) -> bool:
     """Return whether a text is one line of characters, as all short texts of DICOM must be."""
-    return _UNFIT.search(text) is None and _BREAKS.search(text) is None
+    return _UNFIT.search(text) is None and _BREAKS.search(text) is None and "\t" not in text

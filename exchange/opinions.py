@@ -3,7 +3,6 @@
 Names are those of `exchange.detections`, `classifiers.classification` and `index.records`. What is unknown is None.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
@@ -82,7 +81,7 @@ class Vote:
     def __post_init__(self) -> None:
         for name in ("neighbours", "women"):
             _check_type("vote", name, getattr(self, name), int)
-            _check_number("vote", name, getattr(self, name), 0, math.inf)
+            _check_number("vote", name, getattr(self, name), 0, 2**31 - 1)
         _check_probabilities("vote", self.probabilities)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from embedder import dicomvalues
 from embedder.findings import TERM_SEPARATOR
 from exchange import reportcodes as rc
 from exchange.dicomtext import clean_text
@@ -41,8 +42,8 @@ def measurement_group(
     types = opinion.lesion_type.split(TERM_SEPARATOR) if opinion.lesion_type else []
     line, frame = closed_line(opinion, image), frame_of(opinion, image)
     source = {
-        "referenced_sop_class_uid": str(image.SOPClassUID),
-        "referenced_sop_instance_uid": str(image.SOPInstanceUID),
+        "referenced_sop_class_uid": dicomvalues.text(image, "SOPClassUID"),
+        "referenced_sop_instance_uid": opinion.sop_uid,
         "referenced_frame_numbers": None if frame is None else [frame],
     }
     common = {

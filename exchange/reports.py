@@ -54,7 +54,8 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
     given = list(images)
     header = source_header(given, study_uid=opinions.study_uid, patient_id=opinions.patient_id)
     by_uid = {dicomvalues.text(image, "SOPInstanceUID"): image for image in given}
-    groups, cases = [], {}
+    groups = []
+    cases: dict[str | None, Dataset] = {}
     for opinion in opinions.opinions:
         image = _image_of(opinion, by_uid)
         tracking = derived_uid(options.uid_root, "finding", opinions.study_uid, opinion.detection_id)

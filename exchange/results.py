@@ -55,6 +55,8 @@ def write_result(document: Dataset, path: Path) -> None:
     document.save_as(data, enforce_file_format=True)
     try:
         write_whole(path, data.getvalue())
+    except ValueError as error:  # a null byte in the name
+        raise ExchangeError(repr(str(path)), f"nothing can be written there ({error})", "name another file") from error
     except OSError as error:
         told = storage_error(path, error)
         raise ExchangeError(told.subject, told.cause, told.remedy) from error
