@@ -9,7 +9,9 @@ _BREAKS = re.compile(r"[\n\f\r]+")
 
 
 def clean_text(text: str) -> str:
-    """Return a text as an element of VR UT or LT can hold it: what is no text becomes U+FFFD, a tab a blank; blanks at the end go.
+    """Return a text as an element of VR UT or LT can hold it.
+
+    What is no text becomes U+FFFD, a tab a blank, and blanks at the end go.
 
     >>> clean_text("a\\0b\\tc  ")
     'a\\ufffdb c'

@@ -113,7 +113,7 @@ probabilities = st.one_of(st.sampled_from([0.0, 1.0, 0, 1, 5e-324, 0.1 + 0.2]), 
 maybe = {
     "text": st.none() | st.text(max_size=40),
     "probability": st.none() | probabilities,
-    "uid": st.none() | st.from_regex(r"[1-9](\.(0|[1-9][0-9]{0,5})){1,9}", fullmatch=True),
+    "uid": st.none() | st.from_regex(r"[12]\.[0-9](\.(0|[1-9][0-9]{0,5})){1,9}", fullmatch=True),
 }
 terms = st.lists(st.sampled_from(TERMS["lesion_type"]), unique=True, max_size=3).map(TERM_SEPARATOR.join)
 outcomes = st.sampled_from(TERMS["pathology"]) | st.text(min_size=1, max_size=20).filter(str.strip)

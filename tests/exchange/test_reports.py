@@ -180,7 +180,7 @@ def test_uids_lie_below_the_root_that_is_asked_for():
     root = "1.2.276.0.99999"
     document = study_report(some_opinions(), [some_image()], ResultOptions(uid_root=root))
     own = [document.SOPInstanceUID, document.SeriesInstanceUID]
-    own += [item.UID for item in items_of(document) if item.ValueType == "UIDREF" and item.UID != NAMED.sop_uid]
+    own += [item.UID for item in items_of(document) if item.ValueType == "UIDREF" and NAMED.sop_uid != item.UID]
     assert len(own) == 4
     assert all(uid.startswith(f"{root}.") and len(uid) <= 64 for uid in own)
     assert own[3] == derived_uid(root, "finding", STUDY, "finding 1")
