@@ -3,7 +3,6 @@
 Names are those of `exchange.detections`, `classifiers.classification` and `index.records`. What is unknown is None.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
@@ -82,7 +81,7 @@ class Vote:
     def __post_init__(self) -> None:
         for name in ("neighbours", "women"):
             _check_type("vote", name, getattr(self, name), int)
-            _check_number("vote", name, getattr(self, name), 0, math.inf)
+            _check_number("vote", name, getattr(self, name), 0, 2**31 - 1)
         _check_probabilities("vote", self.probabilities)
 
 
@@ -292,7 +291,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_type(subject: str, name: str, value: object, kind: type) -> None:
-    if type(value) is not kind:  # a bool is an int to Python
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # a bool is an int to Python
         raise ExchangeError(subject, f"{name} is {value!r:.80}", f"give a {kind.__name__}")
 
 
@@ -314,7 +313,7 @@ def _check_uid(subject: str, name: str, value: object) -> None:
 
 
 def _check_number(subject: str, name: str, value: object, lowest: float, highest: float) -> None:
-    if type(value) not in (int, float) or not lowest <= float(value) <= highest:  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not lowest <= value <= highest:
         raise ExchangeError(subject, f"{name} is {value!r:.80}", f"give a number from {lowest:g} to {highest:g}")
 
 

@@ -63,11 +63,11 @@ def derived_uid(root: str, *parts: str) -> str:
 
 
 def is_uid(text: str) -> bool:
-    """Return whether a text can stand where a UID must: digits and points, 64 characters at most.
+    """Return whether a text can stand where a UID must: 0, 1 or 2, then numbers after points, 64 characters at most.
 
     Leading zeros, which the standard forbids, are in use; what refers to such an image must name it as it is.
 
-    >>> is_uid("1.2.840.10008"), is_uid("1.2.x"), is_uid("")
-    (True, False, False)
+    >>> is_uid("1.2.840.10008"), is_uid("1.2.x"), is_uid("4.1"), is_uid("")
+    (True, False, False, False)
     """
-    return len(text) <= LONGEST_UID and re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) is not None
+    return len(text) <= LONGEST_UID and re.fullmatch(r"[0-2](\.[0-9]+)+", text) is not None
