@@ -50,6 +50,7 @@ from exchange.secondreader import EVIDENCE, SecondReader
 
 FOUND = 0.9  # of the lesions
 FALSE_ALARMS = 2.0  # on a film, on average
+_KEPT = ("path", "dataset", "patient_id", "laterality", "view", "spacing_mm", "image_rows", "image_columns")
 CANDIDATES = 10  # places on a film of which the brightest is taken
 
 
@@ -116,13 +117,11 @@ def simulated_detections(frame: pd.DataFrame, tissue: TissueMap, separation: flo
             detection_id=f"d{number}",
             score=float(1 / (1 + np.exp(-odds))),
             detector="simulated",
-            **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
-            **{
-                name: _plain(row[name])
-                for name in ("path", "dataset", "patient_id", "laterality", "view", "spacing_mm")
-            },
-            image_rows=int(row["image_rows"]),
-            image_columns=int(row["image_columns"]),
+            x0=box.x0,
+            y0=box.y0,
+            x1=box.x1,
+            y1=box.y1,
+            **{name: _plain(row[name]) for name in _KEPT},
         )
         for number, (row, box, odds) in enumerate(marks)
     )
@@ -142,7 +141,7 @@ def fold_evidence(rows: pd.DataFrame, detections: pd.DataFrame, folds: int, seed
     """
     recipe = Recipe.default("finding").with_settings(descriptor_settings(DESCRIPTOR_GROUPS["finding"], 0.6))
     breasts = rows[rows["granularity"] == "breast"].reset_index(drop=True)
-    fold_of = {}
+    fold_of: dict[str, int] = {}
     for number, fold in enumerate(split_folds(breasts, ("density",), folds, seed)):
         fold_of |= dict.fromkeys(patient_key(breasts.iloc[fold.test]), number)
     findings = rows[(rows["granularity"] == "finding") & rows["x0"].notna()].reset_index(drop=True)
@@ -170,7 +169,7 @@ def compared(
     rule = MatchingRule()
     config = FrocConfig(rule=rule, resamples=resamples, seed=seed)
     outcomes = judge(truth, detections, rule).outcomes.set_index("row_id")["outcome"]
-    hits = (outcomes.loc[detections["row_id"]] != "false positive").to_numpy()
+    hits = (outcomes.loc[detections["row_id"]] != "false").to_numpy()
     women = patient_key(detections).to_numpy(dtype=object)
     rows: list[dict[str, Any]] = []
     for name, columns in {
