@@ -3,61 +3,30 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from pydicom.filereader import read_file_meta_info
 
-from embedder.mammogram import Header, read_header
+from embedder.mammogram import read_header
 from embedder.quiet import quiet_libraries
 from errors import MammoseekError
 from exchange import ExchangeError
-from exchange.imagenames import IMAGE_SUFFIXES, NamedPath, parse_name, stem_of
+from exchange.imagefacts import ImageFacts, completed, known_woman, manifest_images
+from exchange.imagefolders import list_images
+from exchange.imagenames import NamedPath, parse_name, stem_of
 from exchange.text import TextError, clean_text
+
+__all__ = ["ImageCatalogue", "ImageFacts", "Progress", "manifest_images"]
 
 _READERS = 8
 _SHOWN = 3
 _UID = re.compile(r"[0-2](\.\d+)+")  # PS3.5 chapter 9
-_NUMBERED_SUFFIX = re.compile(r"\.\d+")
 
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What is known of one image; what is not is None.
-
-    Attributes:
-        path: The file, absolute.
-        dataset: Where the woman's id is unique.
-        patient_id: The woman.
-        study_id: The examination.
-        sop_uid: SOP Instance UID.
-        laterality: `L` or `R`.
-        view: One of `embedder.findings.VIEWS`.
-        spacing_mm: Millimetres per pixel.
-        rows: Rows of the stored image.
-        columns: Columns of the stored image.
-        frames: Images in the file.
-        dataset_assumed: The data set is only the name of the image's folder.
-    """
-
-    path: str
-    dataset: str
-    patient_id: str | None = None
-    study_id: str | None = None
-    sop_uid: str | None = None
-    laterality: str | None = None
-    view: str | None = None
-    spacing_mm: float | None = None
-    rows: int | None = None
-    columns: int | None = None
-    frames: int | None = None
-    dataset_assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +37,6 @@ class _Entry:
     relative: str
     dataset: str
     known: ImageFacts | None
-
-
-def manifest_images(manifest: pd.DataFrame) -> list[ImageFacts]:
-    """Return the images of a manifest, each once.
-
-    Args:
-        manifest: As `embedder.manifest.read_manifest` gives it: paths absolute. A column `sop_uid` of its own counts.
-    """
-    columns = ("path", "dataset", "patient_id", "study_id", "sop_uid", "laterality", "view", "spacing_mm")
-    first = manifest.drop_duplicates("path")
-    cells = {
-        name: first[name].astype("object").where(first[name].notna(), None).tolist()
-        for name in (*columns, "image_rows", "image_columns")
-        if name in first
-    }
-    lacking = [None] * len(first)
-    facts = []
-    for position in range(len(first)):
-        of_row = {name: cells.get(name, lacking)[position] for name in columns}
-        size = [cells[name][position] for name in ("image_rows", "image_columns")]
-        rows, width = (None if side is None else int(side) for side in size)
-        of_row["sop_uid"] = None if of_row["sop_uid"] is None else str(of_row["sop_uid"])
-        facts.append(ImageFacts(**of_row, rows=rows, columns=width))
-    return facts
 
 
 class ImageCatalogue:
@@ -297,11 +242,11 @@ class ImageCatalogue:
                 return entry.known  # as with a manifest: whoever needs the pixels says that they are not there
             return ExchangeError(error.subject, error.cause, error.remedy)
         if entry.known is not None:
-            return _completed(entry.known, header)
+            return completed(entry.known, header)
         return ImageFacts(
             path=entry.path,
             dataset=entry.dataset,
-            patient_id=_woman(header.patient_id) or self._woman_by_name(entry),
+            patient_id=known_woman(header.patient_id) or self._woman_by_name(entry),
             study_id=header.study_uid,
             sop_uid=header.sop_uid,
             laterality=header.laterality,
@@ -315,56 +260,7 @@ class ImageCatalogue:
 
     def _woman_by_name(self, entry: _Entry) -> str | None:
         match = self._patient_rule.search(entry.relative) if self._patient_rule is not None else None
-        return _woman(match.group(1)) if match is not None else None
-
-
-def list_images(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file below a folder that may be an image, and the same below the folder, sorted.
-
-    Files without a suffix, or with a number for one as a UID has, may be DICOM. A folder that links lead to twice, or
-    in a loop, is listed once.
-    """
-    seen: set[tuple[int, int]] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        try:
-            status = os.stat(folder)  # noqa: PTH116 - as os.walk
-        except OSError:
-            below[:] = []
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            below[:] = []
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        prefix = folder[len(str(root)) :].strip("/")
-        for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - as os.walk
-            if name.startswith(".") or not _may_be_image(suffix):
-                continue
-            path = f"{folder}/{name}"
-            if os.path.islink(path):  # noqa: PTH114 - as os.walk
-                path = os.path.realpath(path)
-            yield path, f"{prefix}/{name}" if prefix else name
-
-
-def _may_be_image(suffix: str) -> bool:
-    return suffix in IMAGE_SUFFIXES or not suffix or _NUMBERED_SUFFIX.fullmatch(suffix) is not None
-
-
-def _completed(known: ImageFacts, header: Header) -> ImageFacts:
-    return ImageFacts(
-        path=known.path,
-        dataset=known.dataset,
-        patient_id=known.patient_id,
-        study_id=known.study_id or header.study_uid,
-        sop_uid=known.sop_uid or header.sop_uid,
-        laterality=known.laterality or header.laterality,
-        view=known.view or header.view,
-        spacing_mm=known.spacing_mm or header.spacing_mm,
-        rows=header.rows,
-        columns=header.columns,
-        frames=header.frames,
-    )
+        return known_woman(match.group(1)) if match is not None else None
 
 
 def _instance_uid(entry: _Entry) -> str | None:
@@ -375,13 +271,6 @@ def _instance_uid(entry: _Entry) -> str | None:
             # PS3.10 7.1: the media storage SOP instance UID is that of the object, and stands at the file's start.
             return str(read_file_meta_info(entry.path).MediaStorageSOPInstanceUID)
     except Exception:  # no DICOM file, or a damaged one: pydicom raises of many kinds; it has no UID to be found by
-        return None
-
-
-def _woman(name: str | None) -> str | None:
-    try:
-        return clean_text(name, "the woman's id", longest=256)
-    except TextError:  # a placeholder that names nobody
         return None
 
 

@@ -9,7 +9,7 @@ from exchange import ExchangeError
 from exchange.formats import cbis, coco, own, vindr, yolo
 from exchange.formats.documents import read_document
 from exchange.formats.tables import read_header as read_columns
-from exchange.images import list_images
+from exchange.imagefolders import list_images
 
 KINDS: Mapping[str, str] = {
     "csv": "a table with one detection a row",

@@ -16,8 +16,8 @@ from exchange import ExchangeError
 from exchange.formats.classnames import read_names
 from exchange.formats.marks import Corners, Mark, Parsed, ReadOptions, RowError
 from exchange.formats.tracing import region_outline
+from exchange.imagefolders import list_images
 from exchange.imagenames import stem_of
-from exchange.images import list_images
 
 _SUFFIXES = ("_mask", "-mask", ".mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_roi")
 _MOST_LABELS = 64  # values of one mask: more are grey levels
