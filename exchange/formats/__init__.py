@@ -1,6 +1,7 @@
 """Detections in and out as files: what mammoseek reads from detectors and writes for others."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from exchange.imagenames import parse_name
 from exchange.images import ImageCatalogue, ImageFacts, Progress
 
 __all__ = ["KINDS", "WRITERS", "ReadOptions", "Reading", "detections_of", "read_detections", "write_detections"]
+
+_DIGITS = re.compile(r"(\d{1,9})")
 
 _READERS: dict[str, Callable[[Path, ReadOptions], Parsed]] = {
     "csv": read_csv,
@@ -73,7 +76,13 @@ def read_detections(
     if catalogue is None:
         catalogue = _own_catalogue(parsed)
     detections = assemble(parsed, catalogue, options, progress)
-    return Reading(kind, because, tuple(detections), tuple(parsed.problems), tuple(parsed.notes))
+    problems = sorted(parsed.problems, key=lambda problem: _natural(problem[0]))
+    return Reading(kind, because, tuple(detections), tuple(problems), tuple(parsed.notes))
+
+
+def _natural(place: str) -> list[tuple[int, str]]:
+    """Return a key by which row 9 comes before row 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in _DIGITS.split(place)]
 
 
 def _own_catalogue(parsed: Parsed) -> ImageCatalogue:

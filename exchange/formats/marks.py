@@ -191,7 +191,7 @@ def read_bytes(path: Path) -> bytes:
         raise ExchangeError(path, f"can't be read ({reason})", "check its name and permissions") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, may_be_empty: bool = False) -> str:
     """Return a file's text, UTF-8 with or without a byte-order mark.
 
     Raises:
@@ -202,7 +202,7 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ExchangeError(path, f"is not UTF-8 (byte {error.start})", "save it again as UTF-8") from error
-    if not text.strip():
+    if not may_be_empty and not text.strip():
         raise ExchangeError(path, "is empty", "write it again")
     return text
 

@@ -71,9 +71,9 @@ def read_yolo(path: Path, options: ReadOptions) -> Parsed:
         place = file.relative_to(folder).as_posix()
         image = place.removesuffix(file.suffix)
         try:
-            text = read_text(file) if file.stat().st_size else ""
-        except (ExchangeError, OSError) as error:
-            parsed.refuse(place, error.cause if isinstance(error, ExchangeError) else error.strerror)
+            text = read_text(file, may_be_empty=True)
+        except ExchangeError as error:
+            parsed.refuse(place, error.cause)
             continue
         lines = text.split("\n")
         empty += not text.strip()

@@ -23,7 +23,16 @@ def test_a_film_is_found_by_path_by_name_and_by_stem(tmp_path: Path) -> None:
     film = picture(tmp_path / "films" / "w1" / "cc.png")
     picture(tmp_path / "films" / "w1" / "mlo.png")
     catalogue = ImageCatalogue(folders=[tmp_path / "films"])
-    for name in ("w1/cc.png", "cc.png", "cc", "w1/cc", "cc.dcm", str(film), "D:\\elsewhere\\w1\\cc.png", "./w1//cc.png"):
+    for name in (
+        "w1/cc.png",
+        "cc.png",
+        "cc",
+        "w1/cc",
+        "cc.dcm",
+        str(film),
+        "D:\\elsewhere\\w1\\cc.png",
+        "./w1//cc.png",
+    ):
         assert catalogue.image(name).path == str(film), name
     facts = catalogue.image("cc")
     assert (facts.rows, facts.columns, facts.dataset, facts.dataset_assumed, facts.patient_id) == (
@@ -92,7 +101,9 @@ def test_dicom_is_found_by_instance_uid_and_says_who_she_is(
 def test_real_files_are_found_by_instance_uid(cbis_dicom: list[Path]) -> None:
     catalogue = ImageCatalogue(folders=[cbis_dicom[0].parent.parent])
     by_name = catalogue.look_up(f"{file.parent.name}/{file.name}" for file in cbis_dicom)
-    assert [facts.path for facts in by_name.values() if isinstance(facts, ImageFacts)] == [str(file) for file in cbis_dicom]
+    assert [facts.path for facts in by_name.values() if isinstance(facts, ImageFacts)] == [
+        str(file) for file in cbis_dicom
+    ]
     for facts in by_name.values():
         assert isinstance(facts, ImageFacts)
         assert facts.sop_uid is not None
@@ -119,7 +130,13 @@ def test_a_manifest_tells_the_woman_and_the_file_its_size(synthetic_manifest: Ca
     frame["image_rows"] = 77  # stale: the file was exported anew
     catalogue = ImageCatalogue(manifest_images(frame))
     facts = catalogue.image("w1-0.png")
-    assert (facts.patient_id, facts.dataset, facts.rows, facts.spacing_mm, facts.view) == ("w1", "synthetic", 120, 0.4, "CC")
+    assert (facts.patient_id, facts.dataset, facts.rows, facts.spacing_mm, facts.view) == (
+        "w1",
+        "synthetic",
+        120,
+        0.4,
+        "CC",
+    )
     assert catalogue.image("1.2.3").path == facts.path
 
 

@@ -6,7 +6,14 @@ from exchange.text import TextError, clean_text
 
 
 def test_ids_keep_their_zeros_and_whole_numbers_have_no_fraction() -> None:
-    assert [clean_text(value, "id") for value in (" 007 ", 7, 7.0, "NA", "", None)] == ["007", "7", "7", None, None, None]
+    assert [clean_text(value, "id") for value in (" 007 ", 7, 7.0, "NA", "", None)] == [
+        "007",
+        "7",
+        "7",
+        None,
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("value", ["a\0b", "a\nb", "x" * 5000, True, 1.5, ["a"], {}, 10**400, "\ud800", float("nan")])
