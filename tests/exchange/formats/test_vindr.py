@@ -17,20 +17,21 @@ HEADER = (
 
 
 def test_findings_are_read_with_their_study_for_a_woman(tmp_path: Path, films: Path) -> None:
-    study = tmp_path / "images" / "s1"
-    study.mkdir(parents=True)
-    (study / "i1.png").write_bytes((films / "w1-cc.png").read_bytes())
+    folder = tmp_path / "images" / "s1"
+    folder.mkdir(parents=True)
+    (folder / "i1.png").write_bytes((films / "w1-cc.png").read_bytes())
     path = tmp_path / "finding_annotations.csv"
-    path.write_text(
-        HEADER
-        + "s1,r1,i1,L,CC,300,200,BI-RADS 4,DENSITY C,\"['Mass', 'Suspicious Calcification']\",BI-RADS 4,10.4,20,29.5,60,training\n"
-        + "s1,r1,i1,L,CC,300,200,BI-RADS 4,DENSITY C,['Skin Thickening'],,10,20,30,60,training\n"
-        + "s1,r1,i1,L,CC,300,200,BI-RADS 1,DENSITY C,['No Finding'],,,,,,training\n"
-        + "s1,r1,i1,L,CC,300,200,BI-RADS 4,DENSITY C,['Mass'],,,,,,training\n"
-        + "s1,r1,i1,L,CC,300,200,BI-RADS 4,DENSITY C,Mass,,10,20,30,60,training\n"
-        + "s1,r1,i1,L,CC,3518,2800,BI-RADS 4,DENSITY C,['Mass'],,10,20,30,60,training\n"
-        + "s2,r1,i1,L,CC,300,200,BI-RADS 4,DENSITY C,['Mass'],,10,20,30,60,training\n"
-    )
+    rows = [
+        ("s1", "300,200", "\"['Mass', 'Suspicious Calcification']\",BI-RADS 4,10.4,20,29.5,60"),
+        ("s1", "300,200", "['Skin Thickening'],,10,20,30,60"),
+        ("s1", "300,200", "['No Finding'],,,,,"),
+        ("s1", "300,200", "['Mass'],,,,,"),
+        ("s1", "300,200", "Mass,,10,20,30,60"),
+        ("s1", "3518,2800", "['Mass'],,10,20,30,60"),
+        ("s2", "300,200", "['Mass'],,10,20,30,60"),
+    ]
+    lines = [f"{study},r1,i1,L,CC,{size},BI-RADS 4,DENSITY C,{finding},training\n" for study, size, finding in rows]
+    path.write_text(HEADER + "".join(lines))
     reading = read_detections(path, ImageCatalogue(folders=[tmp_path / "images"]))
     assert reading.kind == "vindr"
     one, two = reading.detections
