@@ -37,8 +37,9 @@ def write_detections(path: Path, frame: pd.DataFrame, kind: str) -> list[Path]:
 
     `csv` and `json` keep everything, and a CSV file is a manifest of findings too. `coco` writes a list of results and
     beside it the data set of their images and categories; what COCO has no word for stands under the key `mammoseek`.
-    `yolo` makes a folder of text files and `classes.txt`: ids, outlines and the rest are lost, boxes and scores are
-    not, since every digit is written. Image paths are relative to the file's folder where the images lie below it.
+    `yolo` makes a folder of text files and `classes.txt`: boxes, scores and labels are kept to every digit; ids,
+    outlines and the rest are lost, and so is a lesion type that the label does not tell. Image paths are relative to
+    the file's folder where the images lie below it.
 
     Args:
         path: The file; for `yolo` a folder that is not there or empty.

@@ -192,7 +192,7 @@ def test_mini_mias_goes_through_every_format_unchanged(mini_mias: Path, tmp_path
         assert again.problems == ()
         pd.testing.assert_frame_equal(again.frame(), table)
     write_detections(tmp_path / "labels", table, "yolo")
-    kept = ["path", "patient_id", "x0", "y0", "x1", "y1", "score", "lesion_type", "native_label", "spacing_mm"]
+    kept = ["path", "patient_id", "x0", "y0", "x1", "y1", "score", "native_label", "spacing_mm"]
     yolo = read_detections(tmp_path / "labels", films).frame()
     pd.testing.assert_frame_equal(
         yolo[kept].sort_values(kept, ignore_index=True), table[kept].sort_values(kept, ignore_index=True)
