@@ -85,16 +85,18 @@ NONE_SUCCEEDED = Concept("111245", "DCM")
 CONTRALATERAL = Concept("111155", "DCM")
 """The composite type that relates places of both breasts, which are not views of one lesion."""
 
-# CID 6014, 6015, 6016 and 6017.
-DENSITY = _sct("MammographyBreastDensity")
+# CID 6014, 6015, 6016 and 6017; and the codes of the first edition, now retired, which older systems still write.
+DENSITIES = {_sct("MammographyBreastDensity"), _dcm("Density_Retired")}
 """What BI-RADS' third edition called a mass that only one view shows."""
 
 LESION_TYPES = {
-    DENSITY: "mass",
+    **dict.fromkeys(DENSITIES, "mass"),
     _sct("MammographicBreastMass"): "mass",
     _dcm("MassWithCalcifications"): TERM_SEPARATOR.join(("mass", "calcification")),
     _sct("IndividualCalcification"): "calcification",
     _sct("CalcificationCluster"): "calcification",
+    _dcm("IndividualCalcification"): "calcification",
+    _dcm("CalcificationCluster"): "calcification",
     _sct("ArchitecturalDistortionOfBreast"): "architectural distortion",
     _sct("AsymmetricBreastTissue"): "asymmetry",
     _sct("FocalAsymmetricBreastTissue"): "asymmetry",

@@ -248,7 +248,9 @@ class _Conversion:
         if place.outline is not None:
             outline = outline_points(*place.outline, *size)
             return box_of(outline, *size), outline if len(outline) > 2 else None
-        specks = [corner for part in finding.parts for corner in self._extent(part, place.image, size)]
+        # A composite feature's own centre is as good as the places of its findings, and they are not to be shown.
+        parts = () if isinstance(finding, CompositeFeature) else finding.parts
+        specks = [corner for part in parts for corner in self._extent(part, place.image, size)]
         if specks:
             notes.append("the box is that of the calcifications in it")
             return box_of(specks, *size), None
@@ -291,6 +293,6 @@ def _score(finding: CadFinding, group: _Group | None) -> tuple[float | None, str
 def _lesion_type(finding: CadFinding, group: _Group | None) -> str | None:
     """Return the term for a finding; a density in one view is what the feature of several views says that it is."""
     own = cadcodes.LESION_TYPES.get(finding.kind)
-    if group is not None and (own is None or finding.kind == cadcodes.DENSITY):
+    if group is not None and (own is None or finding.kind in cadcodes.DENSITIES):
         return cadcodes.LESION_TYPES.get(group.feature.kind, own)
     return own

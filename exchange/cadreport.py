@@ -203,5 +203,6 @@ class CadReport:
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:
         """Every algorithm that ran or found something, each once."""
-        found = [one.algorithm for one in (*self.performed, *self.findings, *self.composites)]
+        found = [one.algorithm for one in self.performed]
+        found += [one.algorithm for one in (*self.findings, *self.composites)]
         return tuple(dict.fromkeys(one for one in found if one is not None))

@@ -21,7 +21,7 @@ from exchange.cadreport import (
     Place,
     Problem,
 )
-from exchange.contentitems import Concept, ContentItem, ContentTree, Identifier, read_content_tree
+from exchange.contentitems import Concept, ContentItem, ContentTree, Identifier, read_content_tree, sequence
 from exchange.srfile import read_sr_file
 
 _COPY_AGAIN = "copy it again from its source"
@@ -81,7 +81,7 @@ class _Reading:
         if summary is None or summary.code is None:
             raise ExchangeError(self.source, "it has no CAD Processing and Findings Summary", _COPY_AGAIN)
         library = root.first(cadcodes.IMAGE_LIBRARY)
-        studies = _evidence(self.dataset)
+        studies = _evidence(self.dataset, self.source)
         images = [self._image(entry, studies) for entry in (library.children if library is not None else ())]
         intents = _intents(root)
         # Only below the summary: the lists of algorithms name kinds of findings, too.
@@ -301,14 +301,14 @@ def _intents(root: ContentItem) -> dict[Identifier, str | None]:
     return found
 
 
-def _evidence(dataset: Dataset) -> dict[str, str]:
+def _evidence(dataset: Dataset, source: str) -> dict[str, str]:
     """Return the study of every object that the document's evidence lists (PS3.3 C.17.2.3)."""
     found: dict[str, str] = {}
     for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in dicomvalues.values(dataset, keyword):
+        for study in sequence(dataset, keyword, source):
             uid = dicomvalues.text(study, "StudyInstanceUID")
-            for series in dicomvalues.values(study, "ReferencedSeriesSequence"):
-                for one in dicomvalues.values(series, "ReferencedSOPSequence"):
+            for series in sequence(study, "ReferencedSeriesSequence", source):
+                for one in sequence(series, "ReferencedSOPSequence", source):
                     sop_uid = dicomvalues.text(one, "ReferencedSOPInstanceUID")
                     if uid is not None and sop_uid is not None:
                         found[sop_uid] = uid

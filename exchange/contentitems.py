@@ -17,7 +17,7 @@ from exchange import ExchangeError
 MAXIMUM_DEPTH = 48
 """Levels of a content tree: the deepest path through the templates of mammography CAD has about a dozen."""
 
-MAXIMUM_ITEMS = 100_000
+MAXIMUM_ITEMS = 60_000
 """Content items of a report: one with every speck of four dense mammograms has some ten thousand."""
 
 _SNOMED_RT = ("SRT", "SNM3", "99SDM")  # three names of one scheme, PS3.16 Table 8-1
@@ -163,7 +163,7 @@ def read_content_tree(dataset: Dataset, subject: object) -> ContentTree:
             )
         below = [
             read(child, (*identifier, position))
-            for position, child in enumerate(_sequence(node, "ContentSequence", subject), start=1)
+            for position, child in enumerate(sequence(node, "ContentSequence", subject), start=1)
         ]
         found = items[identifier] = _item(node, identifier, tuple(below))
         return found
@@ -172,8 +172,12 @@ def read_content_tree(dataset: Dataset, subject: object) -> ContentTree:
     return ContentTree(root, items)
 
 
-def _sequence(dataset: Dataset, keyword: str, subject: object) -> list[Dataset]:
-    """Return the items of a sequence; a damaged one is an error, because what it held would be lost unsaid."""
+def sequence(dataset: Dataset, keyword: str, subject: object) -> list[Dataset]:
+    """Return the items of a sequence, none where it is absent.
+
+    Raises:
+        ExchangeError: It is damaged; what it held would otherwise be lost unsaid.
+    """
     try:
         found = dataset[keyword].value if keyword in dataset else []
         items = [] if found is None else list(found)
