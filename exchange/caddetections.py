@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from embedder.findings import Box
@@ -18,7 +17,7 @@ class ReferencedImage(Protocol):
     """An image that a report may refer to, as a caller has it: an `embedder.header.Header` with a data set's name."""
 
     @property
-    def path(self) -> Path | str:
+    def path(self) -> str:
         """The image file."""
 
     @property

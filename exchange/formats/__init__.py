@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exchange import ExchangeError
 from exchange.formats.assembly import assemble
+from exchange.formats.cad import read_cad
 from exchange.formats.cbis import read_cbis_folder, read_cbis_table
 from exchange.formats.coco import read_coco_dataset, read_coco_results
 from exchange.formats.kinds import KINDS, guess_kind
@@ -65,6 +66,10 @@ def read_detections(
         kind, because = guess_kind(path)
     elif kind not in KINDS:
         raise ExchangeError(f"kind {kind[:80]!r}", "is unknown", f"the known ones are {', '.join(KINDS)}")
+    if kind == "cad-sr":
+        if catalogue is None:
+            raise _without_images(path)
+        return read_cad(path, catalogue, options.cad, because, progress)
     if kind != "cbis-ddsm":
         parsed = _READERS[kind](path, options)
     elif path.is_dir():

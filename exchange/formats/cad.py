@@ -1,9 +1,10 @@
 """Mammography CAD SR documents as detections, on the images of a catalogue."""
 
 from pathlib import Path
+from typing import cast
 
 from exchange import ExchangeError
-from exchange.caddetections import CadConfig, cad_detections
+from exchange.caddetections import CadConfig, ReferencedImage, cad_detections
 from exchange.cadreport import CadReport
 from exchange.cadsr import read_cad_sr
 from exchange.detections import Detection
@@ -38,8 +39,8 @@ def read_cad(
             problems.append((str(place), error.cause))
             continue
         images = catalogue.look_up(_image_uids(report), progress)
-        known = {uid: facts for uid, facts in images.items() if isinstance(facts, ImageFacts)}
-        found, wrong = cad_detections(report, known, config)
+        known = {uid: facts for uid, facts in images.items() if isinstance(facts, ImageFacts) and facts.rows}
+        found, wrong = cad_detections(report, cast("dict[str, ReferencedImage]", known), config)
         detections += found
         problems += [(f"{place.name}, {one.subject}", one.message) for one in wrong]
         if report.failed:

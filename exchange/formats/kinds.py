@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydicom.filereader import read_file_meta_info
+
 from embedder.mammogram import read_header
 from errors import MammoseekError
 from exchange import ExchangeError
@@ -20,8 +22,11 @@ KINDS: Mapping[str, str] = {
     "vindr": "VinDr-Mammo's finding_annotations.csv",
     "cbis-ddsm": "CBIS-DDSM's folder, or a table of its kind",
     "masks": "images of masks",
+    "cad-sr": "a DICOM Mammography CAD report, or a folder of some",
 }
 """Kinds of detection files, and what they are."""
+
+MAMMOGRAPHY_CAD_SR = "1.2.840.10008.5.1.4.1.1.88.50"
 
 _HEAD = 65_536
 
@@ -60,11 +65,9 @@ def _folder_kind(path: Path) -> tuple[str, str]:
 
 def _file_kind(path: Path, head: bytes) -> tuple[str, str]:
     if head[128:132] == b"DICM":
-        raise ExchangeError(
-            path,
-            "is a DICOM file",
-            "a structured report is read as a report; of a mask say the kind, masks",
-        )
+        if _sop_class(path) == MAMMOGRAPHY_CAD_SR:
+            return "cad-sr", "its SOP class is Mammography CAD SR"
+        raise ExchangeError(path, "is a DICOM file and no CAD report", "of a mask say the kind, masks")
     if _is_picture(path, head):
         return "masks", "it is an image"
     text = head.decode("utf-8-sig", errors="replace")
@@ -96,6 +99,13 @@ def _document_kind(path: Path) -> tuple[str, str]:
     if isinstance(document, dict) and "images" in document:
         raise ExchangeError(path, "is a COCO data set without annotations", "name the file of results instead")
     raise ExchangeError(path, "is JSON, but neither COCO's nor mammoseek's", "convert it to COCO results")
+
+
+def _sop_class(path: Path) -> str | None:
+    try:
+        return str(read_file_meta_info(path).get("MediaStorageSOPClassUID"))
+    except Exception:  # pydicom raises whatever a damaged file leads it to
+        return None
 
 
 def _is_picture(path: Path, head: bytes) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from embedder.manifestrules import MISSING_WORDS, quoted
 from exchange import ExchangeError
+from exchange.caddetections import CadConfig
 from exchange.detections import Detection, detections_frame
 from exchange.text import TextError, clean_text
 
@@ -118,6 +119,7 @@ class ReadOptions:
         detector_version: Its version, likewise.
         minimum_area: Parts of a mask with fewer pixels are no lesions.
         masks: For tables of CBIS-DDSM: the folder of the mask files; the table's own unless given.
+        cad: Which findings of a CAD report are detections.
     """
 
     companion: Path | None = None
@@ -127,6 +129,7 @@ class ReadOptions:
     detector_version: str | None = None
     minimum_area: int = 16
     masks: Path | None = None
+    cad: CadConfig = field(default_factory=CadConfig)
 
 
 @dataclass(frozen=True)
