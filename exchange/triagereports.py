@@ -10,10 +10,12 @@ from pydicom.errors import InvalidDicomError
 from embedder import dicomvalues
 from embedder.checkpoint import code_version
 from errors import MammoseekError
+from exchange import ExchangeError
 from exchange.opinions import SecondOpinion, StudyOpinions
 from exchange.reports import study_report
 from exchange.results import ResultOptions, write_result
 from exchange.secondreader import SecondReader
+from index.durable import make_folder, storage_error
 
 REPORTS_FOLDER = "reports"
 
@@ -37,6 +39,9 @@ def write_reports(
 
     Returns:
         The reports, and what has none with the reason: a detection on a picture that is no DICOM file, or a study.
+
+    Raises:
+        ExchangeError: The folder can't be made.
     """
     studies: dict[str, list[SecondOpinion]] = {}
     headers: dict[str, dict[str, Dataset]] = {}
@@ -54,11 +59,17 @@ def write_reports(
         studies.setdefault(study, []).append(opinion)
         headers.setdefault(study, {})[path] = header
     written = []
+    folder = Path(output) / REPORTS_FOLDER
+    try:
+        make_folder(folder)
+    except OSError as error:
+        reason = storage_error(folder, error)
+        raise ExchangeError(folder, reason.cause, reason.remedy) from error
     for number, (study, said) in enumerate(studies.items(), start=1):
         try:
             images = list(headers[study].values())
             report = study_report(_study(study, said, images[0], reader), images, options)
-            place = Path(output) / REPORTS_FOLDER / f"{report.SOPInstanceUID}.dcm"
+            place = folder / f"{report.SOPInstanceUID}.dcm"
             write_result(report, place)
             written.append(place)
         except MammoseekError as error:
