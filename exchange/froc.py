@@ -190,17 +190,16 @@ def score_detections(
     """
     config = config or FrocConfig()
     judgement = judge(truth, detections, config.rule)
-    types = _terms(truth.lesions["lesion_type"])
-    densities = _terms(truth.images["density"])
+    types, densities = _terms(truth.lesions["lesion_type"]), _terms(truth.images["density"])
     jobs: list[tuple[str, str, Marks]] = [("unit", unit, unit_marks(judgement, unit)) for unit in UNITS]
     for rule in PRECISION_RULES:
         same = replace(rule, duplicates=config.rule.duplicates)
         judged = judgement if str(same) == str(config.rule) else judge(truth, detections, same)
         jobs.append(("rule", str(rule), unit_marks(judged, "lesion")))
-    for term in sorted(set(types)):
+    for term in _known(types):
         jobs.append(("type", term, unit_marks(judgement, "lesion", lesions=types == term)))
     notes = [*truth.notes, *judgement.notes]
-    for term in sorted(set(densities)):
+    for term in _known(densities):
         chosen = densities == term
         if chosen[truth.lesions["image"]].any():
             jobs.append(("density", term, unit_marks(judgement, "lesion", images=chosen)))
@@ -288,6 +287,7 @@ def score_marks(marks: Marks, config: FrocConfig) -> UnitScores:
     value, drawn = resampled(
         measure, women=marks.women, row=row_size(marks), resamples=config.resamples, seed=config.seed
     )
+    head = rates + 2
     estimates = [
         summarise(
             float(value[column]),
@@ -296,15 +296,15 @@ def score_marks(marks: Marks, config: FrocConfig) -> UnitScores:
             items=len(marks.unit_scores),
             women=len(np.unique(marks.unit_women)),
         )
-        for column in range(len(value))
+        for column in range(head)
     ]
-    end = rates + 2 + len(CURVE_RATES)
+    end = head + len(CURVE_RATES)
     return UnitScores(
         dict(zip(config.rates, estimates, strict=False)),
         estimates[rates],
         estimates[rates + 1],
-        _curve(CURVE_RATES, estimates[rates + 2 : end]),
-        _curve(CURVE_RECALLS, estimates[end:]),
+        _curve(CURVE_RATES, value[head:end], drawn[:, head:end], config.level),
+        _curve(CURVE_RECALLS, value[end:], drawn[:, end:], config.level),
     )
 
 
@@ -352,7 +352,7 @@ def _counts(judgement: Judgement, given: int) -> dict[str, float]:
         "lesions_found": int((judgement.lesion_scores > -np.inf).sum()),
         "detections": given,
         "detections_judged": len(outcomes),
-        "true_positives": int((outcomes["outcome"] == "true").sum()),
+        "true_positives": int((outcomes["outcome"] == "true positive").sum()),
         "false_positives": len(judgement.false_scores),
         "duplicates": judgement.duplicates,
         "false_positives_per_image": len(judgement.false_scores) / images,
@@ -372,9 +372,19 @@ def _terms(column: pd.Series) -> npt.NDArray[np.object_]:
     return np.array([UNKNOWN if pd.isna(cell) else str(cell) for cell in cells], dtype=object)
 
 
-def _curve(places: tuple[float, ...], estimates: list[Estimate]) -> Curve:
-    columns = [tuple(getattr(each, name) for each in estimates) for name in ("value", "low", "high")]
-    return Curve(places, *columns)
+def _known(terms: npt.NDArray[np.object_]) -> list[str]:
+    """Return the terms there are, `UNKNOWN` among them only beside others: alone it would repeat all."""
+    found = sorted(set(terms))
+    return [] if found == [UNKNOWN] else found
+
+
+def _curve(places: tuple[float, ...], values: Array, drawn: Array, level: float) -> Curve:
+    """Return a curve with the percentile interval at each of its places."""
+    defined = drawn[~np.isnan(drawn).any(axis=1)]
+    low, high = np.full((2, len(values)), np.nan)
+    if len(defined):
+        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Curve(places, *(tuple(float(number) for number in numbers) for numbers in (values, low, high)))
 
 
 def _json(number: float) -> float | None:

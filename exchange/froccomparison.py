@@ -114,7 +114,9 @@ def compare_detections(
     false: dict[float, FalsePositiveChange] = {}
     for done, unit in enumerate(UNITS, start=1):
         pair = _marks(judged, unit)
-        estimates = _estimates(pair, lambda *both: _sensitivity_gain(*both, config.rates), config)
+        estimates = _estimates(
+            pair, lambda one, other, weights: _sensitivity_gain(one, other, weights, config.rates), config
+        )
         sensitivity[unit] = dict(zip(config.rates, estimates, strict=False))
         means[unit] = estimates[-1]
         if unit == "lesion":

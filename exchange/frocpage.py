@@ -38,6 +38,11 @@ def write_evaluation(
     Raises:
         ExchangeError: It can't be written.
     """
+    folder = Path(folder)
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
     outcomes = pd.concat([one.outcomes.assign(detections=name) for name, one in scores.items()], ignore_index=True)
     content = evaluation_json(scores, comparison)
     files = {
@@ -46,14 +51,11 @@ def write_evaluation(
         OUTCOMES: outcomes.to_csv(index=False),
         PAGE: evaluation_page(scores, comparison),
     }
-    folder = Path(folder)
     try:
-        make_folder(folder)
         for name, text in files.items():
             write_whole(folder / name, text.encode())
     except OSError as error:
-        reason = storage_error(folder, error)
-        raise ExchangeError(folder, reason.cause, reason.remedy or "name another folder") from error
+        raise _not_written(folder, error) from error
 
 
 def evaluation_json(
@@ -109,6 +111,11 @@ def evaluation_plots(scores: Mapping[str, DetectionScores]) -> dict[str, str]:
         title = f"{name}: precision over recall by rule"
         figures[title] = precision_figure(one.precision_curves, title)
     return {title: svg_document(figure) for title, figure in figures.items()}
+
+
+def _not_written(folder: Path, error: OSError) -> ExchangeError:
+    reason = storage_error(folder, error)
+    return ExchangeError(folder, reason.cause, reason.remedy or "name another folder")
 
 
 def _sections(scores: Mapping[str, DetectionScores], comparison: DetectionComparison | None) -> list[Section]:

@@ -126,7 +126,7 @@ def rate_needed(points: Sweep, sensitivity: Array) -> Array:
         sensitivity: (b, r).
 
     Returns:
-        (b, r); 0 where nothing needs to be found, NaN where no threshold finds so much.
+        (b, r); 0 where nothing needs to be found, NaN where no threshold finds so much, or where there is no unit.
     """
     wanted = sensitivity * points.units[:, None] - _TOLERANCE
     places = np.array(
@@ -134,7 +134,8 @@ def rate_needed(points: Sweep, sensitivity: Array) -> Array:
     ).reshape(wanted.shape)
     padded = np.concatenate([points.false, np.full((len(points.false), 1), np.nan)], axis=1)
     rate = _ratio(np.take_along_axis(padded, places, axis=1), points.images[:, None])
-    return np.where(np.isnan(wanted), np.nan, np.where(wanted <= 0, 0.0, rate))
+    undefined = np.isnan(wanted) | (points.units[:, None] == 0)
+    return np.where(undefined, np.nan, np.where(wanted <= 0, 0.0, rate))
 
 
 def average_precision(points: Sweep) -> Array:

@@ -53,13 +53,16 @@ def score_sections(name: str, scores: DetectionScores) -> list[Section]:
             tuple((rule, str(found.items), str(found)) for rule, found in scores.average_precision.items()),
             "Of lesions; all-point interpolation.",
         ),
-        Section(
-            f"{name}: sensitivity by lesion type",
-            _head("lesion type", rates),
-            tuple(_sensitivity_row(term, found) for term, found in scores.lesion_types.items()),
-            f"By {_PER_IMAGE}, of whatever type, over all images.",
-        ),
     ]
+    if scores.lesion_types:
+        sections.append(
+            Section(
+                f"{name}: sensitivity by lesion type",
+                _head("lesion type", rates),
+                tuple(_sensitivity_row(term, found) for term, found in scores.lesion_types.items()),
+                f"By {_PER_IMAGE}, of whatever type, over all images.",
+            )
+        )
     if scores.densities:
         rows = tuple((*_sensitivity_row(term, it), str(it.average_precision)) for term, it in scores.densities.items())
         sections.append(

@@ -59,8 +59,8 @@ class Judgement:
         lesion_scores: (lesions,) of the detection that finds each; MISSED where none does.
         false_scores: (f,) of the false positives.
         false_images: (f,) their images, positions in `truth.images`.
-        outcomes: One row a detection that was judged: `row_id`, `path`, `frame`, `score`, `outcome` (`true`, `false`
-            or `duplicate`) and `lesion`, the `row_id` of the lesion that it finds.
+        outcomes: One row a detection that was judged: `row_id`, `path`, `frame`, `score`, `outcome` (`true
+            positive`, `false positive` or `duplicate`) and `lesion`, the `row_id` of the lesion that it finds.
         notes: What was set aside, and how much of it.
     """
 
@@ -94,7 +94,8 @@ def read_truth(frame: pd.DataFrame) -> Truth:
         ExchangeError: It has no lesion with a place, or an image of two women.
     """
     rows = pd.DataFrame({"path": frame["path"].astype(str), "frame": _frames(frame, FRAME_COLUMN)})
-    numbers, keys = pd.factorize(pd.MultiIndex.from_frame(rows))
+    numbers, distinct = pd.factorize(pd.MultiIndex.from_frame(rows))
+    keys = [(str(path), int(number)) for path, number in distinct]
     owners = patient_key(frame).to_numpy(dtype=object)
     tissue = label_tissue(frame).to_numpy(dtype=object)
     lesion = ((frame["granularity"] == "finding") & (tissue != "normal")).to_numpy(np.bool_)
@@ -109,13 +110,12 @@ def read_truth(frame: pd.DataFrame) -> Truth:
     first = pd.Series(numbers).drop_duplicates().index.to_numpy()[kept]
     women, _ = pd.factorize(owners[first])
     density = frame["density"].astype("object").reset_index(drop=True).groupby(numbers).first()
-    density = density.where(density.notna(), None)
     images = pd.DataFrame(
         {
-            "path": [str(keys[image][0]) for image in kept],
-            "frame": [int(keys[image][1]) for image in kept],
+            "path": [keys[image][0] for image in kept],
+            "frame": [keys[image][1] for image in kept],
             "woman": women,
-            "density": density.to_numpy(dtype=object)[kept],
+            "density": pd.Series([None if pd.isna(term) else term for term in density.iloc[kept]], dtype="object"),
         }
     )
     marked = np.flatnonzero(lesion & (place[numbers] >= 0))
@@ -135,7 +135,7 @@ def read_truth(frame: pd.DataFrame) -> Truth:
         images,
         lesions,
         int(images["woman"].nunique()),
-        frozenset((str(keys[image][0]), int(keys[image][1])) for image in unplaced),
+        frozenset(keys[image] for image in unplaced),
         manifest_digest(frame),
         tuple(sorted(set(frame["dataset"].astype(str)))),
         tuple(notes),
@@ -182,7 +182,7 @@ def judge(truth: Truth, detections: pd.DataFrame, rule: MatchingRule) -> Judgeme
     table = table.sort_values(["score", "row_id"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
     found = _match_images(truth, table, rule)
-    outcome = np.select([found >= 0, found == DUPLICATE], ["true", "duplicate"], "false")
+    outcome = np.select([found >= 0, found == DUPLICATE], ["true positive", "duplicate"], "false positive")
     scores = table["score"].to_numpy(np.float64)
     lesion_scores = np.full(len(truth.lesions), MISSED)
     right = found >= 0
@@ -192,7 +192,8 @@ def judge(truth: Truth, detections: pd.DataFrame, rule: MatchingRule) -> Judgeme
         wrong |= found == DUPLICATE
     ids = truth.lesions["row_id"].to_numpy(dtype=object)
     outcomes = table[["row_id", "path", "frame", "score"]].assign(
-        outcome=outcome, lesion=[ids[number] if number >= 0 else None for number in found]
+        outcome=outcome,
+        lesion=pd.Series([ids[number] if number >= 0 else None for number in found], dtype="object"),
     )
     return Judgement(
         truth,

@@ -138,7 +138,7 @@ def hit_quality(
     places, middles = centres(boxes), centres(lesions)
     corners = np.asarray(lesions, dtype=np.float64).reshape(-1, 4)
     low, high = corners[None, :, :2], corners[None, :, 2:]
-    inside = ((places[:, None] >= low) & (places[:, None] < high)).all(axis=2)
+    inside = np.asarray(((places[:, None] >= low) & (places[:, None] < high)).all(axis=2), np.bool_)
     for number, outline in enumerate(outlines):
         if outline is not None:
             inside[:, number] = inside_outline(places, outline)

@@ -97,10 +97,8 @@ def _merged(table: pd.DataFrame, boxes: npt.NDArray[np.float64], owner: npt.NDAr
     """Return the table with the boxes and notes of those that took in others."""
     merged = table.copy()
     ids = table["row_id"].astype(str).to_numpy(dtype=object)
-    for place, members in pd.Series(owner).groupby(owner).groups.items():
-        rows = np.asarray(members, np.int64)
-        if len(rows) < 2:
-            continue
+    for place in np.flatnonzero(np.bincount(owner, minlength=len(table)) > 1).tolist():
+        rows = np.flatnonzero(owner == place)
         corners = [*boxes[rows, :2].min(axis=0), *boxes[rows, 2:].max(axis=0)]
         for name, corner in zip(BOX_COLUMNS, corners, strict=True):
             merged.loc[place, name] = int(corner)

@@ -1,10 +1,10 @@
 """Detections on the CC and the MLO view of one breast that are one lesion.
 
-What both views show lies equally far from the nipple, more or less: the breast is compressed in two directions around
-it (Paquerault et al., Medical Physics 29, 238-247, 2002, who fuse candidates of two views by that distance; van Engeland
-et al., Medical Physics 33, 3203-3212, 2006). So pairs are made by the difference of the two distances, the most alike
-first, and no detection is in two pairs. Where the nipple is not known, the foremost point of the breast, that furthest
-from the chest wall, stands in for it; an image in which it can't be found has no pairs.
+A lesion lies about equally far from the nipple in both views (Paquerault et al., Medical Physics 29, 238-247, 2002, who
+fuse candidates of two views by that distance; van Engeland et al., Medical Physics 33, 3203-3212, 2006). So pairs are
+made by the difference of the two distances, the most alike first, and no detection is in two pairs. Where the nipple is
+not known, the foremost point of the breast, that furthest from the chest wall, stands in for it; an image in which it
+can't be found has no pairs.
 
 It is a rule of thumb: lesions that lie equally far from the nipple can't be told apart by it.
 """
@@ -112,7 +112,7 @@ def pair_views(
 
     Args:
         detections: A table as `exchange.detections.detections_frame` gives it. Those that have a `lesion_id` keep it
-            and are in no pair; so are those without box, spacing, side, woman's view CC or MLO, or nipple.
+            and are in no pair, as are those without box, spacing, side, view or nipple, and those of other views.
         nipples: By path, x and y of the nipple, or of what stands in for it, in pixels of the stored image.
         config: Which are one.
 
