@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,8 +124,8 @@ def detections_convert(
     if output.exists() and output.resolve() == path.resolve():
         raise typer.BadParameter("it is what is read: name another file", param_hint="--output")
     reading = _read_detections(
-        path, images, manifest, dataset, patient_from_name, kind, companion, names, label, detector, detector_version,
-        minimum_area, masks,
+        path, images, manifest, dataset, patient_from_name, kind=kind, label=label, companion=companion, names=names,
+        detector=detector, detector_version=detector_version, minimum_area=minimum_area, masks=masks,
     )  # fmt: skip
     if reading.problems and not reading.detections:
         place, reason = reading.problems[0]
@@ -166,8 +166,8 @@ def detections_show(
       mammoseek detections show labels/ --manifest test.csv --json
     """
     reading = _read_detections(
-        path, images, manifest, dataset, patient_from_name, kind, companion, names, label, detector, detector_version,
-        minimum_area, masks,
+        path, images, manifest, dataset, patient_from_name, kind=kind, label=label, companion=companion, names=names,
+        detector=detector, detector_version=detector_version, minimum_area=minimum_area, masks=masks,
     )  # fmt: skip
     if as_json:
         print_json({"read": str(path), **reading.to_dict(), "rows": [asdict(one) for one in reading.detections]})
@@ -197,17 +197,14 @@ def _read_detections(
     path: Path,
     images: list[Path] | None,
     manifest: Path | None,
-    dataset: str | None,
-    patient_from_name: str | None,
-    kind: str | None,
-    companion: Path | None,
-    names: Path | None,
-    label: list[str] | None,
-    detector: str | None,
-    detector_version: str | None,
-    minimum_area: int,
-    masks: Path | None,
+    dataset: str | None = None,
+    patient_from_name: str | None = None,
+    *,
+    kind: str | None = None,
+    label: list[str] | None = None,
+    **given: Any,
 ) -> "Reading":
+    """Read detections; `given` are further fields of `exchange.formats.ReadOptions`."""
     from embedder.manifest import read_manifest
     from exchange.formats import ReadOptions, read_detections
     from exchange.images import ImageCatalogue, manifest_images
@@ -222,17 +219,8 @@ def _read_detections(
         catalogue = ImageCatalogue(known, images or [], dataset=dataset, patient_from_name=patient_from_name)
     elif dataset or patient_from_name:
         raise typer.BadParameter("it is for the images of --images", param_hint="--dataset, --patient-from-name")
-    options = ReadOptions(
-        companion=companion,
-        names=names,
-        labels=words,
-        detector=detector,
-        detector_version=detector_version,
-        minimum_area=minimum_area,
-        masks=masks,
-    )
     with progress_bar("Reading images") as progress:
-        return read_detections(path, catalogue, kind, options=options, progress=progress)
+        return read_detections(path, catalogue, kind, options=ReadOptions(labels=words, **given), progress=progress)
 
 
 def _say_reading(path: Path, reading: "Reading") -> None:
@@ -245,6 +233,69 @@ def _say_reading(path: Path, reading: "Reading") -> None:
     say(f"{len(reading.detections)} detections on {images} images of {women} women; {left_out}")
     for note in reading.notes:
         say(f"note: {note}")
+
+
+@detections_app.command("merge")
+def detections_merge(
+    path: DetectionsPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table to write, .csv.")],
+    iou: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Boxes of an image that overlap by more mark one place.")
+    ] = 0.5,
+    union: Annotated[
+        bool,
+        typer.Option("--union", help="Let the best of a place take in the others' boxes instead of dropping them."),
+    ] = False,
+    same_type: Annotated[
+        bool, typer.Option("--same-type", help="Keep detections of different lesion types apart.")
+    ] = False,
+    views: Annotated[
+        bool, typer.Option("--views", help="Pair the CC and MLO views of a breast by the distance from the nipple.")
+    ] = False,
+    most_mm: Annotated[
+        float, typer.Option("--most-mm", min=0.1, max=100.0, help="With --views: largest difference of the distances.")
+    ] = 15.0,
+    images: ImageFolders = None,
+    manifest: ImageManifest = None,
+    kind: DetectionKind = None,
+    workers: Workers = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Keep one detection of each place of an image; on request pair the two views of a breast.
+
+    \b
+    Examples:
+      mammoseek detections merge cad.csv -o once.csv
+      mammoseek detections merge cad.csv --iou 0.3 --union --views -o lesions.csv
+    """
+    from exchange.formats import write_detections
+    from exchange.suppression import SuppressionConfig, suppress
+    from exchange.twoviews import PairingConfig, find_nipples, pair_views
+
+    check_output(output)
+    reading = _read_detections(path, images, manifest, kind=kind)
+    given = reading.frame()
+    kept = suppress(given, SuppressionConfig(iou, merge=union, same_type=same_type))
+    failures = list(reading.problems)
+    before = kept["lesion_id"].notna().sum()
+    if views:
+        paths = sorted(set(kept.loc[kept["view"].isin(["CC", "MLO"]) & kept["x0"].notna(), "path"].astype(str)))
+        with progress_bar("Looking for nipples") as progress:
+            nipples, unread = find_nipples(paths, workers=workers, progress=progress)
+        failures += unread
+        kept = pair_views(kept, nipples, PairingConfig(most_mm))
+    write_detections(output, kept, "csv")
+    counts = {
+        "given": len(given),
+        "kept": len(kept),
+        "pairs": int(kept["lesion_id"].notna().sum() - before) // 2,
+        "failures": [list(failure) for failure in failures],
+    }
+    if as_json:
+        print_json(counts)
+    else:
+        typer.echo(f"{len(kept)} of {len(given)} detections kept, {counts['pairs']} pairs of two views, in {output}")
+    report_failures(failures, "rows or images")
 
 
 # ------------------------------------------------------------------------------------------------- triage
@@ -314,8 +365,9 @@ def triage_command(
         device=device,
     )
     reading = _read_detections(
-        path, images, manifest, dataset, patient_from_name, kind, None, None, None, detector, detector_version, 16, None
-    )
+        path, images, manifest, dataset, patient_from_name, kind=kind, detector=detector,
+        detector_version=detector_version,
+    )  # fmt: skip
     if not as_json:
         _say_reading(path, reading)
     frame = reading.frame()
@@ -447,3 +499,80 @@ def rescore_cross_validate(
     for note in judged.notes:
         say(f"note: {note}")
     say(f"Wrote {len(judged.hits)} detections with new scores to {output}")
+
+
+@app.command("evaluate-detections")
+def evaluate_detections(
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            help="Manifest of every image that was looked at: findings with their boxes, and whole breasts.",
+            metavar="TRUTH",
+        ),
+    ],
+    path: DetectionsPath,
+    rescored: Annotated[
+        Path | None, typer.Option(help="Detections to compare with them, such as the same with other scores.")
+    ] = None,
+    images: ImageFolders = None,
+    manifest: ImageManifest = None,
+    kind: DetectionKind = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for a page with plots, JSON, text and each detection's outcome."),
+    ] = None,
+    rule: Annotated[
+        str, typer.Option(help="What a hit is: centre (the box's middle lies in the lesion) or iou (boxes overlap).")
+    ] = "centre",
+    iou: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="With --rule iou: least intersection over union.")
+    ] = 0.2,
+    duplicates: Annotated[
+        str, typer.Option(help="A second hit on a lesion: ignored, or false (a false positive, as COCO has it).")
+    ] = "ignored",
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap resamples of the women.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the resamples.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score detections against truth: FROC and average precision, with 95 % intervals over women.
+
+    False positives are counted over all images of TRUTH, those without a lesion or a detection too.
+
+    \b
+    Examples:
+      mammoseek evaluate-detections truth.csv cad.csv -o evaluation
+      mammoseek evaluate-detections truth.csv cad.csv --rescored cad-rescored.csv -o evaluation
+      mammoseek evaluate-detections truth.csv cad.csv --rule iou --iou 0.5 --json
+    """
+    from embedder.manifest import read_manifest
+    from exchange.froc import FrocConfig, score_detections
+    from exchange.froccomparison import compare_detections
+    from exchange.frocpage import PAGE, evaluation_json, evaluation_text, write_evaluation
+    from exchange.judging import read_truth
+    from exchange.matching import MatchingRule
+
+    config = FrocConfig(MatchingRule(rule, iou=iou, duplicates=duplicates), resamples=resamples, seed=seed)
+    known = read_truth(read_manifest(truth, check_images=False))
+    given = {"given": path} if rescored is None else {"given": path, "rescored": rescored}
+    failures: list[tuple[str, str]] = []
+    tables = {}
+    for name, place in given.items():
+        reading = _read_detections(place, images, manifest, kind=kind)
+        tables[name] = reading.frame()
+        failures += [(f"{place.name}, {row}", reason) for row, reason in reading.problems]
+    scores = {}
+    for name, table in tables.items():
+        with progress_bar(f"Scoring what is {name}") as progress:
+            scores[name] = score_detections(known, table, config, progress=progress)
+    comparison = None
+    if rescored is not None:
+        with progress_bar("Comparing") as progress:
+            comparison = compare_detections(known, tables["given"], tables["rescored"], config, progress=progress)
+    if as_json:
+        print_json(evaluation_json(scores, comparison))
+    else:
+        typer.echo(evaluation_text(scores, comparison), nl=False)
+    if output is not None:
+        write_evaluation(output, scores, comparison)
+        say(f"Page in {output / PAGE}")
+    report_failures(failures, "rows")

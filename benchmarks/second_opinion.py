@@ -169,7 +169,7 @@ def compared(
     rule = MatchingRule()
     config = FrocConfig(rule=rule, resamples=resamples, seed=seed)
     outcomes = judge(truth, detections, rule).outcomes.set_index("row_id")["outcome"]
-    hits = (outcomes.loc[detections["row_id"]] != "false").to_numpy()
+    hits = (outcomes.loc[detections["row_id"]] != "false positive").to_numpy()
     women = patient_key(detections).to_numpy(dtype=object)
     rows: list[dict[str, Any]] = []
     for name, columns in {

@@ -78,7 +78,7 @@ def judge_opinions(output: Path, truth: pd.DataFrame, rule: MatchingRule | None 
     return JudgedOpinions(
         detections,
         evidence.reindex(columns=list(EVIDENCE)),
-        (outcomes.loc[detections["row_id"]] != "false").to_numpy(),
+        (outcomes.loc[detections["row_id"]] != "false positive").to_numpy(),
         patient_key(detections).to_numpy(dtype=object),
         _model_digest(output),
         (*notes, *judgement.notes),

@@ -1,6 +1,6 @@
 """The second opinion on detections: similar findings of other women, votes, heads and risk, a batch at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,9 @@ class SecondReader:
             "rescoring": None if self.rescorer is None else self.rescorer.to_dict(),
         }
 
-    def read(self, detections: pd.DataFrame, *, workers: int | None = None) -> Iterator[OpinionBatch]:
+    def read(
+        self, detections: pd.DataFrame, *, known: Collection[str] = (), workers: int | None = None
+    ) -> Iterator[OpinionBatch]:
         """Form an opinion on each detection, while threads read the next images.
 
         The views of one lesion (`lesion_id`) are asked together and share their opinion. A detection never meets its
@@ -148,11 +150,14 @@ class SecondReader:
         images.
 
         Args:
-            detections: As `exchange.detections.detections_frame` gives them, or some of its rows.
+            detections: As `exchange.detections.detections_frame` gives them.
+            known: Ids of detections that have an opinion. Batches are cut as if they had none, since how rows are put
+                together decides how sums round; those of which nothing is missing are left out.
             workers: Threads that read images.
 
         Yields:
-            Some detections at a time, those of a woman after one another.
+            Some detections at a time, those of a woman after one another; with those that are known, where others of
+            their batch are not.
 
         Raises:
             ClassificationError: The other women of the gallery have no labels to classify by.
@@ -164,7 +169,8 @@ class SecondReader:
             yield OpinionBatch([], [(str(name), reason) for name in unplaced])
         frame = detections[placed].reset_index(drop=True)
         lesions = lesion_codes(frame)
-        batches = lesion_batches(frame, lesions, _LARGEST_BATCH)
+        missing = ~frame["row_id"].isin(set(known)).to_numpy()
+        batches = [rows for rows in lesion_batches(frame, lesions, _LARGEST_BATCH) if missing[rows].any()]
         for rows in self.embedder.embed_batches(frame, batches, workers=workers):
             failures = [(str(frame["row_id"].iloc[place]), reason) for place, reason in rows.failures]
             yield OpinionBatch(self._opinions(frame, lesions, rows.positions, rows.vectors), failures)

@@ -66,19 +66,21 @@ def triage(
         MammoseekError: The gallery can't be asked.
     """
     output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise ExchangeError(output, "is a file", "name a folder for the triage")
     check_ids(detections)
     plan = {"detections": detections_digest(detections), **reader.plan}
     failures: list[tuple[str, str]] = []
     with Worklist(output / WORKLIST_FILE, plan) as worklist:
         known = worklist.answered()
-        left = detections[~detections["row_id"].isin(known)].reset_index(drop=True)
-        done = kept = len(detections) - len(left)
+        done = kept = len(known)
         if progress is not None:
             progress(done, len(detections))
-        for batch in reader.read(left, workers=workers):
-            worklist.append([opinion_record(opinion) for opinion in batch.opinions])
+        for batch in reader.read(detections, known=known, workers=workers):
+            new = [opinion for opinion in batch.opinions if opinion.opinion.detection_id not in known]
+            worklist.append([opinion_record(opinion) for opinion in new])
             failures += batch.failures
-            done += len(batch.opinions) + len(batch.failures)
+            done += len(new) + len(batch.failures)
             if progress is not None:
                 progress(done, len(detections))
     write_table(output)
