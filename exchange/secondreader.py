@@ -272,7 +272,8 @@ class SecondReader:
             row_id=neighbour.row_id,
             dataset=record.get("dataset"),
             patient_id=neighbour.patient_id,
-            outcome=record.get("pathology"),
+            # Of a place of normal tissue nothing else is known, and what it is is its outcome.
+            outcome=record.get("pathology") or ("normal" if record.get("tissue") == "normal" else None),
             lesion_type=record.get("lesion_type"),
             **{name: record.get(name) for name in ("sop_uid", "sop_class_uid", "series_uid", "study_uid")},
             may_be_shown=self.config.name_cases,

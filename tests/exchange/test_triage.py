@@ -28,7 +28,7 @@ def manifest(synthetic_manifest):
     normal = frame.iloc[::2].copy()
     normal["row_id"] += "-normal"
     normal[["x0", "x1"]] += 20
-    normal = normal.assign(pathology="normal", lesion_type=None, tissue="normal")
+    normal = normal.assign(pathology=None, lesion_type=None, tissue="normal")
     return pd.concat([frame.assign(tissue="lesion"), normal], ignore_index=True)
 
 
@@ -127,6 +127,16 @@ def test_a_detection_never_meets_its_own_woman(triaged):
         assert met
         assert woman not in met
         assert len(set(met)) == len(met), "one finding of each woman"
+
+
+def test_normal_tissue_is_told_as_what_it_is(triaged):
+    outcomes = {
+        case.row_id.endswith("-normal"): case.outcome
+        for one in read_opinions(triaged)
+        for case in one.opinion.similar
+        if case.row_id.endswith("-normal")
+    }
+    assert outcomes == {True: "normal"}
 
 
 def test_views_of_one_lesion_share_their_opinion_and_other_womens_lesions_do_not(known, triaged):
