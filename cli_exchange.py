@@ -411,7 +411,7 @@ def triage_command(
         )
     else:
         first = sorted(opinions, key=lambda one: (-one.urgency, one.opinion.detection_id))[:10]
-        names = ("detection", "woman", "detector", "new score", "malignancy", "nearest", "outcomes")
+        names = ("detection", "woman", "detector", "new score", "lesion", "malignancy", "nearest", "outcomes")
         print_table(names, [_urgent(one) for one in first])
         say(f"{report.answered} of {report.detections} detections answered, {report.kept} of them before")
         say(f"Page: {output / PAGE_FILE}")
@@ -428,7 +428,16 @@ def _urgent(one: "Opinion") -> tuple[object, ...]:
     if said.no_close_precedent:
         nearest = "no close precedent"
     risk = None if said.risk is None else said.risk.probability
-    return said.detection_id, one.woman, said.score, said.rescored, risk, nearest, outcome_counts(said.similar)
+    return (
+        said.detection_id,
+        one.woman,
+        said.score,
+        said.rescored,
+        one.lesion,
+        risk,
+        nearest,
+        outcome_counts(said.similar),
+    )
 
 
 def _paired(frame: "pd.DataFrame") -> tuple["pd.DataFrame", tuple[str, ...]]:

@@ -30,7 +30,8 @@ from index.questions import Question, View
 
 MALIGNANCY = "pathology"
 LESION = "tissue"
-EVIDENCE = (DETECTOR, "lesion vote", "lesion head", "malignancy")
+LESION_VOTE, LESION_HEAD, MALIGNANT = "lesion vote", "lesion head", "malignancy"
+EVIDENCE = (DETECTOR, LESION_VOTE, LESION_HEAD, MALIGNANT)
 """What a rescoring may rest on: the detector's score, lesion against normal tissue by the kNN vote and by the linear
 head (of a gallery that holds normal tissue), and the probability of malignancy."""
 
@@ -72,9 +73,20 @@ class Opinion:
     evidence: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
+    def lesion(self) -> float | None:
+        """Probability that it is a lesion and not normal tissue, the mean of vote and head; None where unknown."""
+        known = [value for name in (LESION_VOTE, LESION_HEAD) if (value := self.evidence.get(name)) is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
     def urgency(self) -> float:
-        """What it is sorted by: the new score, else the risk, else the detector's score; 0 where nothing is known."""
-        risk = None if self.opinion.risk is None else self.opinion.risk.probability
+        """What it is sorted by: the new score, else the risk, else the detector's score; 0 where nothing is known.
+
+        The risk is of malignancy, of a place that is a lesion: it counts as often as the place is one.
+        """
+        risk = None
+        if self.opinion.risk is not None:
+            risk = self.opinion.risk.probability * (1.0 if self.lesion is None else self.lesion)
         return next((v for v in (self.opinion.rescored, risk, self.opinion.score) if v is not None), 0.0)
 
 
@@ -318,10 +330,10 @@ def _evidence(score: Any, found: Mapping[str, Classification]) -> dict[str, floa
     values[DETECTOR] = None if score is None else float(score)
     tissue, pathology = found.get(LESION), found.get(MALIGNANCY)
     if tissue is not None:
-        values["lesion vote"] = tissue.knn.probabilities.get("lesion")
-        values["lesion head"] = None if tissue.head is None else tissue.head.probabilities.get("lesion")
+        values[LESION_VOTE] = tissue.knn.probabilities.get("lesion")
+        values[LESION_HEAD] = None if tissue.head is None else tissue.head.probabilities.get("lesion")
     if pathology is not None and pathology.risk is not None:
-        values["malignancy"] = pathology.risk.probability
+        values[MALIGNANT] = pathology.risk.probability
     return values
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from exchange import ExchangeError
 from exchange.opinions import SecondOpinion, opinion_from_dict
-from exchange.secondreader import EVIDENCE, Opinion, SecondReader
+from exchange.secondreader import EVIDENCE, LESION_HEAD, LESION_VOTE, Opinion, SecondReader
 from exchange.worklist import Worklist
 from index.durable import storage_error, write_whole
 
@@ -207,8 +207,8 @@ def _table_row(opinion: Opinion) -> dict[str, Any]:
         "rescored": said.rescored,
         "urgency": opinion.urgency,
         "malignancy": None if said.risk is None else said.risk.probability,
-        "lesion_vote": opinion.evidence.get("lesion vote"),
-        "lesion_head": opinion.evidence.get("lesion head"),
+        "lesion_vote": opinion.evidence.get(LESION_VOTE),
+        "lesion_head": opinion.evidence.get(LESION_HEAD),
         "nearest": None if nearest is None else nearest.row_id,
         "similarity": None if nearest is None else nearest.similarity,
         "outcomes": "; ".join(f"{name} {count}" for name, count in sorted(outcomes.items(), key=lambda pair: -pair[1])),

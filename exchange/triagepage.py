@@ -65,7 +65,7 @@ def write_triage_page(output: Path, reader: SecondReader, *, pictured: int = 40)
         f"{reader.embedder.digest[:12]}, gallery generation {reader.gallery.generation} of {len(reader.gallery)} "
         "findings.</p>",
         html_table(
-            ["", "detection", "woman", "image", "detector", "new score", "malignancy", "nearest", "outcomes"],
+            ["", "detection", "woman", "image", "detector", "new score", "lesion", "malignancy", "nearest", "outcomes"],
             [_row(number, one) for number, one in enumerate(shown, start=1)],
         ),
     ]
@@ -108,6 +108,7 @@ def _row(number: int, one: Opinion) -> list[str]:
         f"{Path(said.path or '').name} {said.laterality or ''} {one.view or ''}".strip(),
         _number(said.score),
         _number(said.rescored),
+        _number(one.lesion),
         "" if said.risk is None else _number(said.risk.probability),
         nearest,
         outcome_counts(said.similar),
@@ -119,8 +120,10 @@ def _detection(number: int, one: Opinion, preparation: PreparationConfig, pictur
     told = [f"detector {_number(said.score)}" if said.score is not None else "no score of the detector"]
     if said.rescored is not None:
         told.append(f"new score {said.rescored:.2f}")
+    if one.lesion is not None:
+        told.append(f"a lesion {one.lesion:.2f}")
     if said.risk is not None:
-        told.append(f"malignancy {said.risk.probability:.2f} ({said.risk.basis})")
+        told.append(f"if a lesion, malignant {said.risk.probability:.2f} ({said.risk.basis})")
     if said.vote is not None:
         votes = ", ".join(f"{name} {value:.2f}" for name, value in said.vote.probabilities.items())
         told.append(f"vote of {said.vote.neighbours} findings of {said.vote.women} women: {votes}")

@@ -57,7 +57,7 @@ def known(manifest) -> pd.DataFrame:
             detection(2, paths["w1-0"], "w1", dataset="elsewhere"),
             detection(3, paths["w2-0"], "nobody knows her"),
             detection(4, paths["w3-0"], "new", lesion_id="a"),
-            detection(5, paths["w3-0"], "new", x0=5, x1=30),
+            detection(5, paths["w3-0"], "new", x0=33, x1=57),
         ]
     )
 
