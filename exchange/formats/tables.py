@@ -174,12 +174,12 @@ def read_csv(path: Path, options: ReadOptions) -> Parsed:
         ExchangeError: It has no column for the image or for the box, or can't be read.
     """
     parsed = Parsed(path)
-    box = None
+    layout = None
     for place, cells in table_rows(path, parsed):
-        if box is None:
-            box = _check_columns(path, cells)
+        if layout is None:
+            layout = _Layout(_box_columns(path, cells), _known_columns(cells))
         try:
-            parsed.add(_mark(place, cells, box))
+            parsed.add(_mark(place, cells, layout))
         except RowError as error:
             parsed.refuse(place, error)
     return parsed
@@ -216,7 +216,19 @@ class _BoxColumns:
         return x, y, x + width, y + height
 
 
-def _check_columns(path: Path, cells: Mapping[str, str]) -> _BoxColumns:
+@dataclass(frozen=True)
+class _Layout:
+    """Where in a row what stands: the columns of the box, and for each key of ALIASES those that the table has."""
+
+    box: _BoxColumns
+    names: Mapping[str, tuple[str, ...]]
+
+
+def _known_columns(cells: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(alias for alias in aliases if alias in cells) for name, aliases in ALIASES.items()}
+
+
+def _box_columns(path: Path, cells: Mapping[str, str]) -> _BoxColumns:
     if not any(name in cells for name in ALIASES["image"]):
         cause = f"has no column for the image (its columns are {', '.join(cells)[:300]})"
         raise ExchangeError(path, cause, "name it `path` or `image`")
@@ -232,9 +244,12 @@ def _check_columns(path: Path, cells: Mapping[str, str]) -> _BoxColumns:
     raise ExchangeError(path, cause, "name them x0, y0, x1, y1, or x, y, w, h, or cx, cy, w, h")
 
 
-def _mark(place: str, cells: Mapping[str, str], box: _BoxColumns) -> Mark:
+def _mark(place: str, cells: Mapping[str, str], layout: _Layout) -> Mark:
     def cell(name: str) -> str | None:
-        return _first(cells, ALIASES[name])
+        for column in layout.names[name]:
+            if text := cells[column].strip():
+                return text
+        return None
 
     score = cell("score")
     if score is not None and score.endswith("%"):
@@ -243,7 +258,7 @@ def _mark(place: str, cells: Mapping[str, str], box: _BoxColumns) -> Mark:
     return Mark(
         place=place,
         image=cell("image") or "",
-        box=box.corners(cells),
+        box=layout.box.corners(cells),
         outline=_outline(cell("outline")),
         score=number(score, "score"),
         word=text_of(cell("word"), "label"),
@@ -264,10 +279,6 @@ def _mark(place: str, cells: Mapping[str, str], box: _BoxColumns) -> Mark:
         rows=whole(cell("rows"), "image_rows"),
         columns=whole(cell("columns"), "image_columns"),
     )
-
-
-def _first(cells: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((cells[name].strip() for name in names if cells.get(name, "").strip()), None)
 
 
 def _outline(cell: str | None) -> tuple[tuple[float, float], ...] | None:
