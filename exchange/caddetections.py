@@ -8,6 +8,7 @@ from typing import Protocol
 from embedder.findings import Box
 from exchange import ExchangeError, cadcodes
 from exchange.cadreport import CadFinding, CadReport, CompositeFeature, LibraryImage, Place, Problem
+from exchange.contentitems import printable
 from exchange.detections import Detection
 from exchange.spatialcoordinates import CoordinatesError, Point, box_around, box_of, outline_points
 
@@ -162,7 +163,8 @@ class _Conversion:
         return list(seen)
 
     def _problem(self, finding: CadFinding, message: str) -> None:
-        self.problems.append(Problem(self.report.source, f"item {finding.item} ({finding.kind}): {message}"))
+        told = printable(f"item {finding.item} ({finding.kind}): {message}", 400)
+        self.problems.append(Problem(self.report.source, told))
 
     def _detections(self, finding: CadFinding, group: _Group | None) -> Iterator[Detection]:
         if not finding.places:

@@ -301,3 +301,16 @@ def test_the_images_of_a_folder_can_be_given_as_they_are_read(cbis_dicom: list[P
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ExchangeError, match=next(iter(wrong))):
         CadConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_report_says_can_neither_fill_the_screen_nor_steer_the_terminal() -> None:
+    dataset = caddocuments.build(CadDocument((ONE_MASS,)))
+    for element in dataset.iterall():
+        if element.keyword == "CodeMeaning":
+            element.VR, element.value = "UT", "\x1b[2J\n" + "x" * 10**6
+        if element.keyword == "ReferencedSOPInstanceUID":
+            element.VR, element.value = "UT", "9" * 10**6
+    detections, problems = cad_detections(read_cad_sr(dataset), IMAGES)
+    assert detections == []
+    assert len(problems) == 1
+    assert all(len(problem.message) <= 400 and problem.message.isprintable() for problem in problems)
