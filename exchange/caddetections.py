@@ -87,7 +87,7 @@ class CadConfig:
 def cad_detections(
     report: CadReport, images: Mapping[str, ReferencedImage], config: CadConfig | None = None
 ) -> tuple[list[Detection], list[Problem]]:
-    """Return a CAD report's findings as detections, in the document's order.
+    """Return a CAD report's findings as detections, in the document's order, features without shown findings last.
 
     A detection's box is that of the finding's outline, else (for a cluster) of the calcifications in it, else a square
     around its centre. Its score is the probability of cancer, else the certainty of the finding, else those of the
@@ -136,9 +136,10 @@ class _Conversion:
                 group = _Group(feature, f"{self.report.sop_uid}#{feature.item}" if related else None)
                 for item in self._reach(feature, groups):
                     groups[item] = group
-        in_clusters = {part for item in presented if item in self.findings for part in self.findings[item].parts}
+        shown = [finding for finding in self.report.findings if finding.item in presented]
+        in_clusters = {part for one in shown if one.kind not in cadcodes.SPECKS for part in one.parts}
         wanted: list[CadFinding] = [
-            finding for finding in self.report.findings if finding.item in presented and finding.item not in in_clusters
+            one for one in shown if not (one.item in in_clusters and one.kind in cadcodes.SPECKS)
         ]
         # What can only be shown by the feature itself.
         wanted += [

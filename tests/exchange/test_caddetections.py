@@ -21,9 +21,11 @@ from tests.exchange.caddocuments import (
     ONE_MASS,
     RIGHT,
     SPECKS,
+    Builder,
     CadDocument,
     Feature,
     Mark,
+    Node,
     Shown,
 )
 
@@ -129,6 +131,18 @@ def test_a_cluster_is_one_detection_with_the_box_of_its_calcifications() -> None
     assert box(found) == (19, 29, 25, 39)
     assert (found.lesion_type, found.score) == ("calcification", 0.4)
     assert found.note == "the box is that of the calcifications in it; the score is the certainty of the finding"
+
+
+def test_findings_that_were_inferred_from_one_another_do_not_hide_each_other() -> None:
+    marks = (ONE_MASS, replace(ONE_MASS, image=MLO))
+    builder = Builder(CadDocument(marks))
+    root = builder.tree()
+    first, second = (builder.nodes[id(mark)] for mark in marks)
+    first.children.append(Node("INFERRED FROM", None, target=second))
+    second.children.append(Node("INFERRED FROM", None, target=first))
+    found, problems = cad_detections(read_cad_sr(caddocuments.build(CadDocument(marks), root)), IMAGES)
+    assert problems == []
+    assert [one.path for one in found] == ["cc.dcm", "mlo.dcm"]
 
 
 def test_calcifications_of_a_cluster_that_is_not_shown_are_shown_themselves() -> None:
