@@ -205,6 +205,13 @@ def test_a_feature_in_a_feature_gives_the_lesion_of_the_outer_one() -> None:
     assert str(found[0].lesion_id).endswith("#1.3.1.2")
 
 
+def test_a_feature_in_a_feature_that_is_shown_by_its_own_place_is_of_the_lesion_of_the_outer_one() -> None:
+    inner = Feature((replace(ONE_MASS, intent="NotForPresentation"),), places=(ONE_MASS,))
+    found, _ = detect(Feature((inner, IN_MLO)))
+    assert sorted(one.path for one in found) == ["cc.dcm", "mlo.dcm"]
+    assert {str(one.lesion_id)[-8:] for one in found} == {"#1.3.1.2"}
+
+
 def test_places_of_both_breasts_are_not_views_of_one_lesion() -> None:
     feature = Feature(
         (ONE_MASS, replace(ONE_MASS, image=RIGHT)),
