@@ -89,13 +89,15 @@ CONTRALATERAL = Concept("111155", "DCM")
 DENSITIES = {_sct("MammographyBreastDensity"), _dcm("Density_Retired")}
 """What BI-RADS' third edition called a mass that only one view shows."""
 
+SPECKS = {_sct("IndividualCalcification"), _dcm("IndividualCalcification")}
+"""Single calcifications, of which a cluster is made (TID 4010)."""
+
 LESION_TYPES = {
     **dict.fromkeys(DENSITIES, "mass"),
     _sct("MammographicBreastMass"): "mass",
     _dcm("MassWithCalcifications"): TERM_SEPARATOR.join(("mass", "calcification")),
-    _sct("IndividualCalcification"): "calcification",
     _sct("CalcificationCluster"): "calcification",
-    _dcm("IndividualCalcification"): "calcification",
+    **dict.fromkeys(SPECKS, "calcification"),
     _dcm("CalcificationCluster"): "calcification",
     _sct("ArchitecturalDistortionOfBreast"): "architectural distortion",
     _sct("AsymmetricBreastTissue"): "asymmetry",

@@ -7,6 +7,7 @@ from typing import Protocol
 from embedder.findings import Box
 from exchange import ExchangeError, cadcodes
 from exchange.cadreport import CadFinding, CadReport, CompositeFeature, LibraryImage, Place, Problem
+from exchange.contentitems import printable
 from exchange.detections import Detection
 from exchange.spatialcoordinates import CoordinatesError, Point, box_around, box_of, outline_points
 
@@ -85,7 +86,7 @@ class CadConfig:
 def cad_detections(
     report: CadReport, images: Mapping[str, ReferencedImage], config: CadConfig | None = None
 ) -> tuple[list[Detection], list[Problem]]:
-    """Return a CAD report's findings as detections, in the document's order.
+    """Return a CAD report's findings as detections, in the document's order, features without shown findings last.
 
     A detection's box is that of the finding's outline, else (for a cluster) of the calcifications in it, else a square
     around its centre. Its score is the probability of cancer, else the certainty of the finding, else those of the
@@ -134,9 +135,10 @@ class _Conversion:
                 group = _Group(feature, f"{self.report.sop_uid}#{feature.item}" if related else None)
                 for item in self._reach(feature, groups):
                     groups[item] = group
-        in_clusters = {part for item in presented if item in self.findings for part in self.findings[item].parts}
+        shown = [finding for finding in self.report.findings if finding.item in presented]
+        in_clusters = {part for one in shown if one.kind not in cadcodes.SPECKS for part in one.parts}
         wanted: list[CadFinding] = [
-            finding for finding in self.report.findings if finding.item in presented and finding.item not in in_clusters
+            one for one in shown if not (one.item in in_clusters and one.kind in cadcodes.SPECKS)
         ]
         # What can only be shown by the feature itself.
         wanted += [
@@ -161,7 +163,8 @@ class _Conversion:
         return list(seen)
 
     def _problem(self, finding: CadFinding, message: str) -> None:
-        self.problems.append(Problem(self.report.source, f"item {finding.item} ({finding.kind}): {message}"))
+        told = printable(f"item {finding.item} ({finding.kind}): {message}", 400)
+        self.problems.append(Problem(self.report.source, told))
 
     def _detections(self, finding: CadFinding, group: _Group | None) -> Iterator[Detection]:
         if not finding.places:

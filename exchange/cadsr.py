@@ -21,7 +21,7 @@ from exchange.cadreport import (
     Place,
     Problem,
 )
-from exchange.contentitems import Concept, ContentItem, ContentTree, Identifier, read_content_tree, sequence
+from exchange.contentitems import Concept, ContentItem, ContentTree, Identifier, printable, read_content_tree, sequence
 from exchange.srfile import read_sr_file
 
 _COPY_AGAIN = "copy it again from its source"
@@ -126,7 +126,7 @@ class _Reading:
         )
 
     def _note(self, item: ContentItem, message: str) -> None:
-        self.problems.append(Problem(self.source, f"item {item.path}: {message}"))
+        self.problems.append(Problem(self.source, printable(f"item {item.path}: {message}", 400)))
 
     def _image(self, entry: ContentItem, studies: dict[str, str]) -> LibraryImage | None:
         if entry.image is None:

@@ -26,6 +26,15 @@ Identifier = tuple[int, ...]
 """A content item's place in its tree, from (1,) for the root (PS3.3 C.17.3.2.5)."""
 
 
+def printable(text: str, length: int) -> str:
+    """Return a text of a file without control characters, and no longer than that.
+
+    >>> printable("a\\x1b[31mb" + 100 * "c", 8)
+    'a[31mbc'
+    """
+    return "".join(character for character in text[:length] if character.isprintable())
+
+
 @dataclass(frozen=True)
 class Concept:
     """A coded concept; SNOMED RT is turned into SNOMED CT, and the meaning does not count in a comparison.
@@ -40,7 +49,8 @@ class Concept:
 
     @classmethod
     def of(cls, value: str, scheme: str, meaning: str = "") -> "Concept":
-        """Return a concept, in SNOMED CT where it is given in SNOMED RT."""
+        """Return a concept, in SNOMED CT where it is given in SNOMED RT; its meaning as one printable line."""
+        meaning = printable(meaning, 64)  # the length of its VR, which a file need not keep to
         if scheme in _SNOMED_RT:
             if value in _snomed["SRT"]:
                 return cls(_snomed["SRT"][value], "SCT", meaning)

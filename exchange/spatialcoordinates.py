@@ -84,7 +84,10 @@ def _ellipse(centre: Point, first: Point, second: Point, rows: int, columns: int
         )
         for angle in angles
     ]
-    return tuple((min(max(x, 0.0), float(columns)), min(max(y, 0.0), float(rows))) for x, y in corners)
+    # A thousandth of a pixel is more than the document knows, and keeps rounding errors from adding a row to a box.
+    return tuple(
+        (round(min(max(x, 0.0), float(columns)), 3), round(min(max(y, 0.0), float(rows)), 3)) for x, y in corners
+    )
 
 
 def _inside(point: Point, rows: int, columns: int) -> Point:

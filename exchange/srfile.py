@@ -58,28 +58,15 @@ def read_sr_file(path: Path) -> Dataset:
         raise ExchangeError(
             path, f"it has more than {MAXIMUM_SEQUENCE_ITEMS:,} items", "ask its maker for a smaller one"
         )
-    stream = _Stream(body)
     try:
         with quiet_libraries():
-            dataset = read_dataset(stream, syntax == uid.ImplicitVRLittleEndian, little)
-        whole = _is_whole(dataset) and not stream.cut_short
+            dataset = read_dataset(io.BytesIO(body), syntax == uid.ImplicitVRLittleEndian, little)
+        whole = _is_whole(dataset)
     except Exception as error:  # as above
         raise ExchangeError(path, "it is cut short or damaged", _COPY_AGAIN) from error
     if not whole:
         raise ExchangeError(path, "it is cut short or damaged", _COPY_AGAIN)
     return dataset
-
-
-class _Stream(io.BytesIO):
-    """Bytes that remember whether more was asked of them than was left: pydicom ends there without a word."""
-
-    cut_short = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        found = super().read(size)
-        if size is not None and 0 < len(found) < size:
-            self.cut_short = True
-        return found
 
 
 def _content(path: Path) -> bytes:

@@ -21,9 +21,11 @@ from tests.exchange.caddocuments import (
     ONE_MASS,
     RIGHT,
     SPECKS,
+    Builder,
     CadDocument,
     Feature,
     Mark,
+    Node,
     Shown,
 )
 
@@ -131,6 +133,18 @@ def test_a_cluster_is_one_detection_with_the_box_of_its_calcifications() -> None
     assert found.note == "the box is that of the calcifications in it; the score is the certainty of the finding"
 
 
+def test_findings_that_were_inferred_from_one_another_do_not_hide_each_other() -> None:
+    marks = (ONE_MASS, replace(ONE_MASS, image=MLO))
+    builder = Builder(CadDocument(marks))
+    root = builder.tree()
+    first, second = (builder.nodes[id(mark)] for mark in marks)
+    first.children.append(Node("INFERRED FROM", None, target=second))
+    second.children.append(Node("INFERRED FROM", None, target=first))
+    found, problems = cad_detections(read_cad_sr(caddocuments.build(CadDocument(marks), root)), IMAGES)
+    assert problems == []
+    assert [one.path for one in found] == ["cc.dcm", "mlo.dcm"]
+
+
 def test_calcifications_of_a_cluster_that_is_not_shown_are_shown_themselves() -> None:
     found, _ = detect(replace(CLUSTER, kind="Nipple"), *SPECKS)
     assert [box(one) for one in found] == [(19, 29, 21, 31), (23, 32, 25, 34), (21, 37, 23, 39)]
@@ -189,6 +203,13 @@ def test_a_feature_in_a_feature_gives_the_lesion_of_the_outer_one() -> None:
     found, _ = detect(Feature((inner, IN_MLO)))
     assert len({one.lesion_id for one in found}) == 1
     assert str(found[0].lesion_id).endswith("#1.3.1.2")
+
+
+def test_a_feature_in_a_feature_that_is_shown_by_its_own_place_is_of_the_lesion_of_the_outer_one() -> None:
+    inner = Feature((replace(ONE_MASS, intent="NotForPresentation"),), places=(ONE_MASS,))
+    found, _ = detect(Feature((inner, IN_MLO)))
+    assert sorted(one.path for one in found) == ["cc.dcm", "mlo.dcm"]
+    assert {str(one.lesion_id)[-8:] for one in found} == {"#1.3.1.2"}
 
 
 def test_places_of_both_breasts_are_not_views_of_one_lesion() -> None:
@@ -301,3 +322,16 @@ def test_the_images_of_a_folder_can_be_given_as_they_are_read(cbis_dicom: list[P
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ExchangeError, match=next(iter(wrong))):
         CadConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_report_says_can_neither_fill_the_screen_nor_steer_the_terminal() -> None:
+    dataset = caddocuments.build(CadDocument((ONE_MASS,)))
+    for element in dataset.iterall():
+        if element.keyword == "CodeMeaning":
+            element.VR, element.value = "UT", "\x1b[2J\n" + "x" * 10**6
+        if element.keyword == "ReferencedSOPInstanceUID":
+            element.VR, element.value = "UT", "9" * 10**6
+    detections, problems = cad_detections(read_cad_sr(dataset), IMAGES)
+    assert detections == []
+    assert len(problems) == 1
+    assert all(len(problem.message) <= 400 and problem.message.isprintable() for problem in problems)
