@@ -10,9 +10,9 @@ import pandas as pd
 from classifiers.plots import svg_document
 from classifiers.webpage import html_document, html_table, svg_image
 from exchange import ExchangeError
-from exchange.froc import DetectionScores
 from exchange.froccomparison import DetectionComparison
 from exchange.frocfigures import froc_figure, precision_figure
+from exchange.frocscores import DetectionScores
 from exchange.froctables import Section, comparison_sections, context_section, score_sections, text_of
 from index.durable import make_folder, storage_error, write_whole
 
