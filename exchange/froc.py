@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from exchange import ExchangeError
+from exchange.frocscores import Curve, DetectionScores, UnitScores
 from exchange.frocsweep import (
     Array,
     Marks,
@@ -26,10 +27,9 @@ from exchange.frocsweep import (
     sensitivity_at,
     sweep,
 )
-from exchange.frocscores import Curve, DetectionScores, UnitScores
 from exchange.judging import Judgement, Truth, judge
 from exchange.matching import MatchingRule
-from index.metrics import Estimate, summarise
+from index.metrics import summarise
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives an image at which sensitivity is told."""
