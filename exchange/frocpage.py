@@ -43,6 +43,8 @@ def write_evaluation(
         make_folder(folder)
     except OSError as error:
         raise _not_written(folder, error) from error
+    except ValueError as error:  # a zero byte in the name
+        raise ExchangeError(repr(str(folder)), str(error), "name another folder") from error
     outcomes = pd.concat([one.outcomes.assign(detections=name) for name, one in scores.items()], ignore_index=True)
     content = evaluation_json(scores, comparison)
     files = {
@@ -53,7 +55,8 @@ def write_evaluation(
     }
     try:
         for name, text in files.items():
-            write_whole(folder / name, text.encode())
+            # A file's name may hold bytes that are no UTF-8.
+            write_whole(folder / name, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise _not_written(folder, error) from error
 
