@@ -55,8 +55,7 @@ def write_evaluation(
     }
     try:
         for name, text in files.items():
-            # A file's name may hold bytes that are no UTF-8.
-            write_whole(folder / name, text.encode(errors="backslashreplace"))
+            write_whole(folder / name, text.encode())
     except OSError as error:
         raise _not_written(folder, error) from error
 
