@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from exchange import ExchangeError
+from exchange.frocscores import Curve, DetectionScores, UnitScores
 from exchange.frocsweep import (
     Array,
     Marks,
@@ -28,7 +29,7 @@ from exchange.frocsweep import (
 )
 from exchange.judging import Judgement, Truth, judge
 from exchange.matching import MatchingRule
-from index.metrics import Estimate, summarise
+from index.metrics import summarise
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives an image at which sensitivity is told."""
@@ -74,99 +75,6 @@ class FrocConfig:
         good = all(math.isfinite(rate) and rate > 0 for rate in self.rates)
         if not self.rates or not good or list(self.rates) != sorted(set(self.rates)):
             raise ExchangeError("rates", f"{self.rates} are no ascending numbers above 0", "such as 0.5, 1 and 2")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve with its band.
-
-    Args:
-        places: Along the horizontal axis.
-        values: Of all women.
-        low: Lower ends of the intervals, NaN where there are none.
-        high: Upper ends.
-    """
-
-    places: tuple[float, ...]
-    values: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, list[float | None]]:
-        """Return the curve as plain JSON values."""
-        return {name: [_json(number) for number in getattr(self, name)] for name in ("places", "values", "low", "high")}
-
-
-@dataclass(frozen=True)
-class UnitScores:
-    """How many of some units are found.
-
-    Args:
-        sensitivity: By false positives an image.
-        mean: Of the sensitivities.
-        average_precision: By the rule of the matching; false positives are those of all images that were looked at,
-            also where only lesions of one type are to be found.
-        froc: The curve.
-        precision: Precision over recall, interpolated.
-    """
-
-    sensitivity: dict[float, Estimate]
-    mean: Estimate
-    average_precision: Estimate
-    froc: Curve
-    precision: Curve
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores as plain JSON values."""
-        return {
-            "sensitivity": {f"{rate:g}": estimate.to_dict() for rate, estimate in self.sensitivity.items()},
-            "mean_sensitivity": self.mean.to_dict(),
-            "average_precision": self.average_precision.to_dict(),
-            "froc": self.froc.to_dict(),
-            "precision_over_recall": self.precision.to_dict(),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class DetectionScores:
-    """All scores of one set of detections, and what they are of.
-
-    Args:
-        context: The rule, the data, how intervals are made.
-        counts: Images, women, lesions, detections and what became of them.
-        units: By `UNITS`.
-        thresholds: By rate, the lowest score with no more false positives an image; None where none has so few.
-        average_precision: Of lesions, by matching rule.
-        precision_curves: Of lesions, by matching rule.
-        lesion_types: Of the lesions of each type, at thresholds set by the false positives of all images.
-        densities: Of the images of each breast density, their lesions and false positives.
-        outcomes: What became of each detection, see `exchange.judging.Judgement`.
-        notes: What was left out, and why.
-    """
-
-    context: dict[str, Any]
-    counts: dict[str, float]
-    units: dict[str, UnitScores]
-    thresholds: dict[float, float | None]
-    average_precision: dict[str, Estimate]
-    precision_curves: dict[str, Curve]
-    lesion_types: dict[str, UnitScores]
-    densities: dict[str, UnitScores]
-    outcomes: pd.DataFrame
-    notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores as plain JSON values, without the outcomes: they name no woman."""
-        groups = {name: getattr(self, name) for name in ("units", "lesion_types", "densities")}
-        return {
-            "context": self.context,
-            "counts": self.counts,
-            **{name: {term: scores.to_dict() for term, scores in group.items()} for name, group in groups.items()},
-            "thresholds": {f"{rate:g}": threshold for rate, threshold in self.thresholds.items()},
-            "average_precision": {rule: estimate.to_dict() for rule, estimate in self.average_precision.items()},
-            "precision_curves": {rule: curve.to_dict() for rule, curve in self.precision_curves.items()},
-            "notes": list(self.notes),
-        }
 
 
 def score_detections(
@@ -385,7 +293,3 @@ def _curve(places: tuple[float, ...], values: Array, drawn: Array, level: float)
     if len(defined):
         low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Curve(places, *(tuple(float(number) for number in numbers) for numbers in (values, low, high)))
-
-
-def _json(number: float) -> float | None:
-    return number if math.isfinite(number) else None

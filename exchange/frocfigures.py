@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from classifiers.plots import COLOURS, new_figure
-from exchange.froc import CURVE_RATES, RATES, Curve
+from exchange.froc import CURVE_RATES, RATES
+from exchange.frocscores import Curve
 
 _SIZE = (4.9, 3.7)  # inches
 _STYLES = ("-", "--", "-.", ":")

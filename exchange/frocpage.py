@@ -10,9 +10,9 @@ import pandas as pd
 from classifiers.plots import svg_document
 from classifiers.webpage import html_document, html_table, svg_image
 from exchange import ExchangeError
-from exchange.froc import DetectionScores
 from exchange.froccomparison import DetectionComparison
 from exchange.frocfigures import froc_figure, precision_figure
+from exchange.frocscores import DetectionScores
 from exchange.froctables import Section, comparison_sections, context_section, score_sections, text_of
 from index.durable import make_folder, storage_error, write_whole
 
@@ -43,6 +43,8 @@ def write_evaluation(
         make_folder(folder)
     except OSError as error:
         raise _not_written(folder, error) from error
+    except ValueError as error:  # a zero byte in the name
+        raise ExchangeError(repr(str(folder)), str(error), "name another folder") from error
     outcomes = pd.concat([one.outcomes.assign(detections=name) for name, one in scores.items()], ignore_index=True)
     content = evaluation_json(scores, comparison)
     files = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from classifiers.tables import signed, table
-from exchange.froc import DetectionScores, UnitScores
 from exchange.froccomparison import DetectionComparison
+from exchange.frocscores import DetectionScores, UnitScores
 from index.metrics import Estimate
 
 _DIGEST_LETTERS = 12

@@ -139,7 +139,16 @@ def test_figures_without_intervals_and_without_detections_are_drawn(truth):
     assert "no interval" in evaluation_text({"none": empty})
 
 
+def test_a_set_without_detections_beside_one_with_detections_is_written(truth, tmp_path):
+    scores = {"none": score_detections(truth, detections_frame([]), CONFIG)}
+    scores["some"] = score_detections(truth, table(0), CONFIG)
+    write_evaluation(tmp_path, scores)
+    assert pd.read_csv(tmp_path / OUTCOMES)["detections"].tolist() == ["some", "some"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_clear_error(evaluation, tmp_path):
+    with pytest.raises(ExchangeError, match="null byte"):
+        write_evaluation(tmp_path / "a\0b", *evaluation)
     file = tmp_path / "file"
     file.write_text("kept")
     with pytest.raises(ExchangeError, match="file"):
