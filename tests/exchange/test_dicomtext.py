@@ -21,7 +21,7 @@ def slowly_cleaned(text: str) -> str:
             kept.append("\ufffd")
         else:
             kept.append(character)
-    while kept and kept[-1] == " ":
+    while kept and kept[-1] in " \n\f\r":
         kept.pop()
     return "".join(kept)
 
@@ -32,6 +32,11 @@ def test_clean_text_keeps_what_the_standard_allows(text):
     assert clean_text(text) == slowly_cleaned(text)
     assert clean_text(clean_text(text)) == clean_text(text)
     clean_text(text).encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t", "\n", "\f", "\r\n", " \n \t"])
+def test_a_text_of_blanks_is_empty(text):
+    assert clean_text(text) == ""
 
 
 @settings(deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from pydicom.dataset import Dataset
 
 from exchange import ExchangeError
-from exchange.opinions import SecondOpinion, StudyOpinions
+from exchange.opinions import Risk, SecondOpinion, StudyOpinions
 from exchange.reportcodes import LESION_CODES, PRIVATE_CODES, SCHEME
 from exchange.reports import study_report
 from exchange.results import ResultOptions, write_result
@@ -362,6 +362,19 @@ def test_names_in_other_character_sets_come_over_in_utf_8(character_set, name, t
 @given(opinions=studies)
 def test_whatever_is_said_the_report_is_valid(opinions, tmp_path_factory):
     file = saved(study_report(opinions, [some_image()]), tmp_path_factory.getbasetemp())
+    assert (errors := dciodvfy_errors(file)) == "", errors
+
+
+def test_texts_of_blanks_are_left_out(tmp_path):
+    blank = replace(OPINION, notes=("\n", "\f ", "a\n"), lesion_id="\r", risk=Risk(0.5, "\f"), detector="\n")
+    file = saved(study_report(some_opinions(blank), [some_image()]), tmp_path)
+    group = group_of(pydicom.dcmread(file))
+    said = [
+        (item.ConceptNameCodeSequence[0].CodeMeaning, item.TextValue) for item in items_of(group) if "TextValue" in item
+    ]
+    assert ("Comment", "a") in said
+    assert all(text.strip() for _, text in said)
+    assert not {"Lesion Identifier", "Detector", "What the value rests on"} & {name for name, _ in said}
     assert (errors := dciodvfy_errors(file)) == "", errors
 
 
