@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from embedder.quiet import quiet_libraries
 from exchange import ExchangeError
 from exchange.dicomtext import clean_line
 from exchange.opinions import StudyOpinions
@@ -105,7 +106,7 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
             raise ExchangeError(path, "there is no such file", "name the montage's PNG file")
         if path.stat().st_size > _LARGEST_FILE:
             raise ExchangeError(path, "it is too large for a montage", "draw fewer neighbours")
-        with Image.open(path, formats=("PNG",)) as opened:
+        with quiet_libraries(), Image.open(path, formats=("PNG",)) as opened:
             width, height = opened.size
             if width * height > _MOST_PIXELS or width < _FEWEST_COLUMNS or max(width, height) > 60_000:
                 raise ExchangeError(path, f"a picture of {width} × {height} pixels is no montage", "draw it anew")

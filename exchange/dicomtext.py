@@ -6,17 +6,19 @@ import re
 # Surrogates and the two last code points of the plane are no characters; UTF-8 refuses the former.
 _UNFIT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BREAKS = re.compile(r"[\n\f\r]+")
+_BLANK = " \n\f\r"
 
 
 def clean_text(text: str) -> str:
     """Return a text as an element of VR UT or LT can hold it.
 
-    What is no text becomes U+FFFD, a tab a blank, and blanks at the end go.
+    What is no text becomes U+FFFD, a tab a blank, and blanks and line breaks at the end go: a text of nothing else
+    counts as empty.
 
     >>> clean_text("a\\0b\\tc  ")
     'a\\ufffdb c'
     """
-    return _UNFIT.sub("\ufffd", text.replace("\t", " ")).rstrip(" ")
+    return _UNFIT.sub("\ufffd", text.replace("\t", " ")).rstrip(_BLANK)
 
 
 def clean_line(text: str, longest: int) -> str:

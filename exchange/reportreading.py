@@ -115,7 +115,7 @@ def _similar(item: Dataset, studies: dict[str, tuple[str, str]]) -> SimilarCase:
     uid = next(_named(item, _private("CASE-IMAGE-UID")), None)
     row_id, dataset = (_text(item, _private(name)) for name in ("CASE-ID", "CASE-DATASET"))
     return SimilarCase(
-        similarity=_number(item, _private("SIMILARITY")) or 0.0,
+        similarity=_value(next(_named(item, _private("SIMILARITY")))),
         row_id=row_id,
         dataset=dataset,
         outcome=_joined(_words(item, _private("OUTCOME"))),

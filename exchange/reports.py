@@ -51,6 +51,7 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
         raise ExchangeError(
             f"study {opinions.study_uid}", "there is no finding to report", "write reports of studies with detections"
         )
+    _check_names(opinions)
     given = list(images)
     header = source_header(given, study_uid=opinions.study_uid, patient_id=opinions.patient_id)
     by_uid = {dicomvalues.text(image, "SOPInstanceUID"): image for image in given}
@@ -104,6 +105,19 @@ def _structured_reporting() -> Any:
             "DICOM structured reports", "highdicom is not installed", "pip install 'mammoseek[exchange]'"
         ) from error
     return sr
+
+
+def _check_names(opinions: StudyOpinions) -> None:
+    """Refuse detections whose names are one and the same as DICOM has them."""
+    names: dict[str, str] = {}
+    for opinion in opinions.opinions:
+        other = names.setdefault(clean_text(opinion.detection_id), opinion.detection_id)
+        if other != opinion.detection_id:
+            raise ExchangeError(
+                f"detection {opinion.detection_id[:80]!r}",
+                f"its name differs from {other[:80]!r} only by characters that DICOM does not have",
+                "rename it",
+            )
 
 
 def _image_of(opinion: SecondOpinion, by_uid: Mapping[str | None, Dataset]) -> Dataset:

@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from embedder.findings import TERM_SEPARATOR, TERMS
+from exchange.dicomtext import clean_text
 from exchange.opinions import Risk, SecondOpinion, SimilarCase, StudyOpinions, Vote
 
 MAMMOGRAPHY = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -168,7 +169,7 @@ studies = st.builds(
     gallery_digest=st.text(min_size=1, max_size=70).filter(str.strip),
     gallery_generation=st.integers(0, 10**9),
 ).flatmap(
-    lambda study: st.lists(findings, min_size=1, max_size=4, unique_by=lambda one: one.detection_id).map(
+    lambda study: st.lists(findings, min_size=1, max_size=3, unique_by=lambda one: clean_text(one.detection_id)).map(
         lambda given: replace(study, opinions=tuple(given))
     )
 )

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from pydicom.dataset import Dataset
 
 from exchange import ExchangeError
-from exchange.opinions import SecondOpinion, StudyOpinions
+from exchange.opinions import Risk, SecondOpinion, StudyOpinions
 from exchange.reportcodes import LESION_CODES, PRIVATE_CODES, SCHEME
 from exchange.reports import study_report
 from exchange.results import ResultOptions, write_result
@@ -262,6 +262,11 @@ def test_side_comes_from_the_image_where_the_detection_does_not_say():
         (some_opinions(), [some_image(ImageLaterality="R")], "it shows the breast R"),
         (some_opinions(replace(OPINION, box=(900, 0, 990, 9))), [some_image()], "does not lie on its 300 × 400"),
         (some_opinions(), [some_image(NumberOfFrames=2)], "names none"),
+        (
+            some_opinions(OPINION, replace(OPINION, detection_id="finding 1 ")),
+            [some_image()],
+            "differs from 'finding 1'",
+        ),
         (some_opinions(replace(OPINION, frame_number=3)), [some_image(NumberOfFrames=2)], "no frame 3"),
         (some_opinions(), [some_image(Rows=None)], "how many rows"),
     ],
@@ -353,17 +358,31 @@ def test_names_in_other_character_sets_come_over_in_utf_8(character_set, name, t
 
 
 # Shrinking starts the validator hundreds of times.
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.reuse, Phase.generate])
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.reuse, Phase.generate])
 @given(opinions=studies)
 def test_whatever_is_said_the_report_is_valid(opinions, tmp_path_factory):
     file = saved(study_report(opinions, [some_image()]), tmp_path_factory.getbasetemp())
     assert (errors := dciodvfy_errors(file)) == "", errors
 
 
+def test_texts_of_blanks_are_left_out(tmp_path):
+    blank = replace(OPINION, notes=("\n", "\f ", "a\n"), lesion_id="\r", risk=Risk(0.5, "\f"), detector="\n")
+    file = saved(study_report(some_opinions(blank), [some_image()]), tmp_path)
+    group = group_of(pydicom.dcmread(file))
+    said = [
+        (item.ConceptNameCodeSequence[0].CodeMeaning, item.TextValue) for item in items_of(group) if "TextValue" in item
+    ]
+    assert ("Comment", "a") in said
+    assert all(text.strip() for _, text in said)
+    assert not {"Lesion Identifier", "Detector", "What the value rests on"} & {name for name, _ in said}
+    assert (errors := dciodvfy_errors(file)) == "", errors
+
+
 def test_two_hundred_findings_fit_into_one_report(tmp_path):
     from highdicom.sr import srread
 
-    many = some_opinions(*(replace(OPINION, detection_id=f"d{number}", similar=(NAMED,)) for number in range(200)))
+    bare = [SecondOpinion(f"d{number}", IMAGE, box=(1, 1, 2 + number, 9)) for number in range(199)]
+    many = some_opinions(OPINION, *bare)
     file = saved(study_report(many, [some_image()]), tmp_path)
     assert len(srread(file).content.get_planar_roi_measurement_groups()) == 200
     assert (errors := dciodvfy_errors(file)) == "", errors
