@@ -94,8 +94,8 @@ def identify_file(path: Path, largest: int) -> tuple[Instance, bytes]:
     from index.durable import open_plain
 
     try:
-        with open_plain(path) as file:
-            data = io.BufferedReader(file).read(largest + 1)
+        with io.BufferedReader(open_plain(path)) as file:
+            data = file.read(largest + 1)
     except OSError as error:
         raise ExchangeError(path, f"can't be read ({error.strerror})") from error
     except MammoseekError as error:
