@@ -23,7 +23,7 @@ class Archive(Protocol):
         """Return what answers."""
 
     def find(self, query: Query) -> list[Instance]:
-        """Return the instances that a query finds."""
+        """Return the instances that a query finds; transient failures are retried inside."""
 
     def retrieve(self, wanted: Instance) -> bytes:
         """Return an instance's DICOM file."""

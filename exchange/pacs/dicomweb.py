@@ -9,12 +9,13 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exchange import ExchangeError
 from exchange.pacs.config import PacsConfig
-from exchange.pacs.failures import DeniedError, TransientError, library
+from exchange.pacs.failures import DeniedError, TransientError, library, with_retries
 from exchange.pacs.instances import Instance, identify
 from exchange.pacs.query import Query
 
@@ -93,7 +94,7 @@ class DicomwebArchive:
         return f"{self._server.url} answers searches (QIDO-RS)"
 
     def find(self, query: Query) -> list[Instance]:
-        """Return the instances that a query finds, in the order of their UIDs.
+        """Return the instances that a query finds, in the order of their UIDs; each search is retried by itself.
 
         Raises:
             ExchangeError: The server fails or refuses, answers nonsense, or finds too many.
@@ -125,11 +126,14 @@ class DicomwebArchive:
         self.odd.append((uid[:80] or "an instance", "is named by no UID; tell the server's administrator"))
         return True
 
+    def _page(self, search: Callable[..., Any], keys: dict[str, str], uids: tuple[str, ...], offset: int) -> Any:
+        with self._failures("search"):
+            return search(*uids, search_filters=keys, limit=_PAGE, offset=offset)
+
     def _pages(self, search: Callable[..., Any], keys: dict[str, str], *uids: str) -> Iterator[dict[str, Any]]:
         offset, before = 0, None
         while True:
-            with self._failures("search"):
-                page = search(*uids, search_filters=keys, limit=_PAGE, offset=offset)
+            page = with_retries(self._config.retries, partial(self._page, search, keys, uids, offset))
             if not isinstance(page, list) or not all(isinstance(one, dict) for one in page):
                 raise ExchangeError(self._server.url, "answers a search with something else than DICOM JSON")
             # A server that knows no offset gives the same page for ever.
@@ -246,7 +250,7 @@ class DicomwebArchive:
             raise ExchangeError(url, f"can't be asked ({_reason(error)})") from error
         except OSError as error:
             raise ExchangeError(url, f"can't be asked ({_reason(error)})", "check [tls]") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             # dicomweb-client's, for a UID or an answer that is no good.
             raise ExchangeError(url, f"answers nonsense ({_reason(error)})") from error
 

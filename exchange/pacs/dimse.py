@@ -3,13 +3,14 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exchange import ExchangeError
 from exchange.pacs.config import PacsConfig
-from exchange.pacs.failures import DeniedError, TransientError, library
+from exchange.pacs.failures import DeniedError, TransientError, library, with_retries
 from exchange.pacs.guarding import Guard
 from exchange.pacs.instances import Instance
 from exchange.pacs.query import Query
@@ -75,7 +76,7 @@ class DimseArchive:
         return f"{self._name} answers C-ECHO"
 
     def find(self, query: Query) -> list[Instance]:
-        """Return the instances that a query finds, in the order of their UIDs.
+        """Return the instances that a query finds, in the order of their UIDs; each search is retried by itself.
 
         Raises:
             ExchangeError: The peer fails or refuses, or finds too many.
@@ -304,8 +305,10 @@ class DimseArchive:
                 identifier.SpecificCharacterSet = "ISO_IR 192"
         return identifier
 
-    def _search(self, level: str, keys: dict[str, str]) -> Iterator[Any]:
-        identifier = self._identifier(level, keys)
+    def _search(self, level: str, keys: dict[str, str]) -> list[Any]:
+        return with_retries(self._config.retries, partial(self._search_once, self._identifier(level, keys)))
+
+    def _search_once(self, identifier: Any) -> list[Any]:
         found: list[Any] = []
         association = self._associated("find", [self._context(_FIND)])
         last: Any = None
@@ -318,7 +321,7 @@ class DimseArchive:
                 cause = f"finds more than {self._config.limits.results} answers"
                 raise ExchangeError("query", cause, "narrow it, or raise limits.results")
         self._check(last, self._name)
-        return iter(found)
+        return found
 
     def _is_odd(self, uid: str) -> bool:
         if uid and not set(uid) & set("*?\\"):

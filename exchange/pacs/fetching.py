@@ -52,7 +52,7 @@ def fetch(
     """
     result = Fetched()
     with open_archive(config) as archive:
-        instances = with_retries(config.retries, lambda: archive.find(query))
+        instances = archive.find(query)
         result.failures += archive.odd
         result.found = len(instances)
         _remove_halves(folder)

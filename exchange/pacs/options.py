@@ -1,5 +1,6 @@
 """Nested options of a TOML file as frozen dataclasses: types checked, unknown names refused with the known ones."""
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -48,7 +49,9 @@ def filled(kind: Any, content: Mapping[str, Any], subject: str, table: str = "")
 
 
 def _converted(kind: Any, value: object, name: str, subject: str, place: str) -> object:
-    choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    # A `Literal` or None is typing's kind of union, a type or None the language's.
+    is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    choices = typing.get_args(kind) if is_union else (kind,)
     for choice in choices:
         origin = typing.get_origin(choice)
         if dataclasses.is_dataclass(choice):
@@ -59,8 +62,9 @@ def _converted(kind: Any, value: object, name: str, subject: str, place: str) ->
             return value
         if origin is tuple and isinstance(value, list) and all(type(item) is str for item in value):
             return tuple(value)
-        if choice is float and type(value) in (int, float):
-            return float(typing.cast(float, value)) if abs(typing.cast(float, value)) < 1e9 else float("inf")
+        if choice is float and isinstance(value, int | float) and type(value) is not bool:
+            with contextlib.suppress(OverflowError):  # TOML's whole numbers have no end
+                return float(value)
         if isinstance(choice, type) and type(value) is choice:
             return value
     wanted = [

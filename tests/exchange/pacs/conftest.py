@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gc
 import http.server
 import json
 import shutil
@@ -23,8 +24,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 pytest.importorskip("pynetdicom", reason="install mammoseek[exchange] for pynetdicom")
 pytest.importorskip("dicomweb_client", reason="install mammoseek[exchange] for dicomweb-client")
 
-from exchange.pacs.config import PacsConfig  # noqa: E402
-from exchange.pacs.options import filled  # noqa: E402
+from exchange.pacs.config import PacsConfig
+from exchange.pacs.options import filled
 
 USER, PASSWORD = "reader", "a good secret"
 
@@ -33,6 +34,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_leftovers() -> Iterator[None]:
+    """Collect the sockets that pynetdicom forgets while the module that made them still ignores the warning of it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

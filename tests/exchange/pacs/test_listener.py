@@ -20,7 +20,7 @@ from exchange.pacs.storing import store
 from tests.exchange.pacs.listening import make_report
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
 
 STUDIES = 30
 KILLS = 6
@@ -50,7 +50,13 @@ def listen(configure, free_port, tmp_path) -> Iterator[Callable[..., Running]]:
     ends: list[Callable[[], None]] = []
 
     def start(process: Callable[[Path], Any], listening: dict[str, Any], **tables: Any) -> Running:
-        table = {"spool": str(tmp_path / "spool"), "port": free_port(), "idle_s": 0.2, "callers": ["SENDER"], **listening}
+        table = {
+            "spool": str(tmp_path / "spool"),
+            "port": free_port(),
+            "idle_s": 0.2,
+            "callers": ["SENDER"],
+            **listening,
+        }
         config = configure(listen=table, **tables)
         stop, ready, lines = threading.Event(), threading.Event(), []
         listener = Listener(config, process, lines.append)
@@ -84,7 +90,9 @@ def test_each_study_is_processed_once_and_its_report_sent_once(listen, start_sin
     wait_for(lambda: [phase(running, study) for study in ("1.2.3", "1.2.4")] == ["sent", "sent"])
     assert len(sink.uids) == len(set(sink.uids)) == 2
     for path in files:
-        kept = running.listener._spool.folder(path.stem.partition("-")[0]).rglob(f"{pydicom.dcmread(path).SOPInstanceUID}.dcm")
+        kept = running.listener._spool.folder(path.stem.partition("-")[0]).rglob(
+            f"{pydicom.dcmread(path).SOPInstanceUID}.dcm"
+        )
         assert pydicom.dcmread(next(kept)).PixelData == pydicom.dcmread(path).PixelData
 
 
@@ -143,7 +151,9 @@ def test_a_failing_study_is_kept_with_its_reason_and_keeps_no_other_from_going_o
     assert late.listener.retry_failed() == ["1.2.3", "1.2.4", "1.2.5"]
 
 
-def test_results_wait_for_a_target_that_is_down_and_other_studies_do_not(listen, start_sink, small, free_port, tmp_path):
+def test_results_wait_for_a_target_that_is_down_and_other_studies_do_not(
+    listen, start_sink, small, free_port, tmp_path
+):
     port = free_port()
     table = {"dimse": {"host": "127.0.0.1", "port": port, "called_ae": "SINK"}}
     done: list[str] = []
@@ -225,10 +235,15 @@ def test_every_study_gets_its_report_whenever_the_listener_is_killed(configure, 
     for uid, data in sink.came:
         reports[uid].add(data)
     # A study that was cut in two by a kill may have a report of one image and one of both.
-    covered = Counter(str(pydicom.filereader.read_dataset(__import__("io").BytesIO(next(iter(one))), False, True).StudyInstanceUID) for one in reports.values())
+    covered = Counter(
+        str(pydicom.filereader.read_dataset(__import__("io").BytesIO(next(iter(one))), False, True).StudyInstanceUID)
+        for one in reports.values()
+    )
     assert set(covered) == set(studies)
     assert all(len(versions) == 1 for versions in reports.values())
-    print(f"{len(sink.uids) - len(reports)} of {len(sink.uids)} were sent twice; {max(covered.values())} rounds at most")
+    print(
+        f"{len(sink.uids) - len(reports)} of {len(sink.uids)} were sent twice; {max(covered.values())} rounds at most"
+    )
     assert len(sink.uids) - len(reports) <= KILLS
     from exchange.pacs.spool import Spool
 
