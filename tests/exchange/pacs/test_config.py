@@ -138,11 +138,10 @@ names = st.sampled_from(["dicomweb", "dimse", "tls", "credentials", "listen", "l
 @given(st.dictionaries(names, leaves | st.dictionaries(names, leaves, max_size=3), max_size=4))
 def test_any_nested_options_make_a_configuration_or_one_clear_error(content):
     try:
-        config = filled(PacsConfig, content, "any.toml")
+        told = filled(PacsConfig, content, "any.toml").target
     except ExchangeError as error:
-        assert str(error).startswith("any.toml: ")
-    else:
-        assert config.target
+        told = str(error).partition("any.toml: ")[2]
+    assert told
 
 
 def test_the_example_that_we_give_is_read(tmp_path):

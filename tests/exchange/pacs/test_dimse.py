@@ -12,9 +12,6 @@ from exchange.pacs.failures import TransientError
 from exchange.pacs.query import Query
 from exchange.pacs.storing import store
 
-# pynetdicom leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
-
 IMPLICIT = "1.2.840.10008.1.2"
 
 
@@ -92,22 +89,24 @@ def test_a_wrong_ae_title_is_refused_at_once(start_sink, configure, wrong):
     tables = start_sink(callers=["FRIEND"]).tables
     tables["dimse"]["calling_ae"] = "FRIEND" if wrong == "called" else "STRANGER"
     tables["dimse"]["called_ae"] = "WRONG" if wrong == "called" else "SINK"
-    with open_archive(configure(**tables)) as archive:
-        with pytest.raises(ExchangeError, match="AE title not recogni[sz]ed") as caught:
-            archive.echo()
+    with (
+        open_archive(configure(**tables)) as archive,
+        pytest.raises(ExchangeError, match=r"AE title not recogni[sz]ed") as caught,
+    ):
+        archive.echo()
     assert not isinstance(caught.value, TransientError)
 
 
 def test_a_peer_that_is_down_is_told(configure, free_port):
-    with open_archive(configure(dimse={"host": "127.0.0.1", "port": free_port(), "called_ae": "X"})) as archive:
-        with pytest.raises(TransientError, match="can't be reached .Connection refused"):
-            archive.echo()
+    config = configure(dimse={"host": "127.0.0.1", "port": free_port(), "called_ae": "X"})
+    with open_archive(config) as archive, pytest.raises(TransientError, match=r"can't be reached .Connection refused"):
+        archive.echo()
 
 
 def test_a_peer_without_a_service_is_told(start_sink, configure):
     with open_archive(configure(**start_sink().tables)) as archive:
         assert "C-ECHO" in archive.echo()
-        with pytest.raises(ExchangeError, match="does not offer .*FIND"):
+        with pytest.raises(ExchangeError, match=r"does not offer .*FIND"):
             archive.find(Query(patient_id="W7"))
 
 
@@ -128,7 +127,7 @@ def test_a_peer_that_speaks_something_else_is_left_in_time(configure, said):
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         peer = {"host": "127.0.0.1", "port": server.getsockname()[1], "called_ae": "X"}
-        with open_archive(configure(dimse=peer, timeouts={"connect_s": 0.5, "response_s": 0.5})) as archive:
-            with pytest.raises(TransientError, match="ends the connection"):
-                archive.echo()
+        config = configure(dimse=peer, timeouts={"connect_s": 0.5, "response_s": 0.5})
+        with open_archive(config) as archive, pytest.raises(TransientError, match="ends the connection"):
+            archive.echo()
         thread.join(5)

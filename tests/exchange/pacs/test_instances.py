@@ -60,12 +60,10 @@ def test_an_instance_is_known_from_its_bytes():
 @given(st.integers(0, 600) | st.none(), st.binary(max_size=300))
 def test_any_bytes_are_an_instance_or_one_clear_error(length, tail):
     try:
-        found = identify(encoded()[:length] + tail, "some file")
+        told = identify(encoded()[:length] + tail, "some file").sop_uid
     except ExchangeError as error:
-        assert "some file" in str(error)
-    else:
-        assert found.sop_uid
-        assert found.syntax
+        told = str(error).partition("some file: ")[2]
+    assert told
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "empty", "text", "loop", "pipe", "large"])

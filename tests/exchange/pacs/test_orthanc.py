@@ -61,12 +61,8 @@ def test_a_second_fetch_fetches_only_what_is_missing_or_damaged(way, tables, con
 @pytest.mark.parametrize("way", ["web", "get"])
 def test_a_query_finds_what_its_keys_say_and_nothing_else(way, tables, configure, small):
     mine = small("1.2.3", 1)
-    others = [
-        small("1.2.4", 1, PatientID="W8"),
-        small("1.2.5", 1, StudyDate="20210101"),
-        small("1.2.6", 1, Modality="CR"),
-    ]
-    store(configure(**tables["web"]), [*mine, *(one for files in others for one in files)])
+    others = [*small("1.2.4", 1, PatientID="W8"), *small("1.2.5", 1, StudyDate="20210101")]
+    store(configure(**tables["web"]), [*mine, *others, *small("1.2.6", 1, Modality="CR")])
     with open_archive(configure(**tables[way])) as archive:
 
         def studies(**keys):

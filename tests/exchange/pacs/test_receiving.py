@@ -4,20 +4,20 @@ import errno
 import io
 import socket
 import struct
+import threading
 import time
 
 import pydicom
 import pytest
 from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode
 
 from exchange import ExchangeError
 from exchange.pacs.archive import open_archive
 from exchange.pacs.receiving import start_receiver
 from exchange.pacs.storing import store
 from tests.exchange.pacs.conftest import make_instance
-
-# pynetdicom leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
 
 
 @pytest.fixture
@@ -72,9 +72,8 @@ def test_a_receiver_without_friends_does_not_start(receive):
 
 
 def test_a_port_that_is_taken_is_told(receive):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(ExchangeError, match="can't be listened on"):
-            receive(listen={"port": server.getsockname()[1]})
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(ExchangeError, match="can't be listened on"):
+        receive(listen={"port": server.getsockname()[1]})
 
 
 def test_success_is_answered_only_for_what_is_kept(receive, small):
@@ -118,8 +117,6 @@ def _association_request() -> bytes:
         entity = AE(ae_title="FRIEND")
         entity.acse_timeout = entity.network_timeout = 1
         entity.add_requested_context("1.2.840.10008.5.1.4.1.1.1.2")
-        import threading
-
         asking = threading.Thread(
             target=entity.associate, args=("127.0.0.1", server.getsockname()[1]), kwargs={"ae_title": "MINE"}
         )
@@ -177,14 +174,10 @@ def test_a_data_set_that_is_not_what_the_request_says_is_refused(receive, kind):
         del dataset.StudyInstanceUID
         status = association.send_c_store(dataset).Status
     else:
-        from pynetdicom.dimse_primitives import C_STORE
-
         request = C_STORE()
         request.MessageID, request.Priority = 1, 2
         request.AffectedSOPClassUID = dataset.SOPClassUID
         request.AffectedSOPInstanceUID = "1.2.3.1.2" if kind == "other uid" else "1.2.3.1.1"
-        from pynetdicom.dsutils import encode
-
         request.DataSet = io.BytesIO(encode(dataset, False, True) if kind == "other uid" else b"\xff" * 999)
         association._reactor_checkpoint.clear()
         association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
