@@ -153,11 +153,7 @@ class Spool:
             content = json.loads((self._studies / name / _STATE_FILE).read_bytes())
             state = StudyState(**content)
             counts = (state.round, state.failures, state.interruptions)
-            if (
-                state.phase not in _PHASES
-                or not isinstance(state.covered, dict)
-                or any(type(n) is not int for n in counts)
-            ):
+            if state.phase not in _PHASES or type(state.covered) is not dict or {type(one) for one in counts} != {int}:
                 raise ValueError(_STATE_FILE)
             return state
         except FileNotFoundError:

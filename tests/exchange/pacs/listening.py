@@ -29,11 +29,8 @@ def make_report(images: Path, out: Path) -> list[Path]:
     report.SeriesInstanceUID = generate_uid(entropy_srcs=[*uids, "series"])
     report.PatientID, report.PatientName, report.Modality = headers[0].PatientID, "W", "SR"
     report.ValueType, report.CompletionFlag, report.VerificationFlag = "CONTAINER", "COMPLETE", "UNVERIFIED"
-    report.ContentDate, report.ContentTime, report.InstanceNumber = (
-        "20200101",
-        f"120000.{time.time_ns() % 10**6:06d}",
-        1,
-    )
+    report.ContentDate, report.InstanceNumber = "20200101", 1
+    report.ContentTime = f"120000.{time.time_ns() % 10**6:06d}"  # so that a second processing gives other bytes
     item = Dataset()
     item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", f"{len(uids)} images"
     report.ContentSequence = [item]

@@ -24,7 +24,7 @@ from exchange.pacs.storing import store
 from tests.exchange.pacs.listening import make_report
 
 STUDIES = 30
-KILLS = 6
+KILLS = 5
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -219,7 +219,7 @@ def test_every_study_gets_its_report_whenever_the_listener_is_killed(configure, 
         running.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
 
     peer = {"host": "127.0.0.1", "port": port, "called_ae": "MAMMOSEEK", "calling_ae": "SENDER"}
-    target = configure(dimse=peer, retries={"count": 100, "backoff_s": 0.05, "longest_s": 0.05})
+    target = configure(dimse=peer, retries={"count": 100, "backoff_s": 0.05, "longest_s": 0.5})
     studies = [f"1.2.{number}" for number in range(100, 100 + STUDIES)]
     files = [path for study in studies for path in small(study, 2)]
     outcome: list[Any] = []
@@ -228,12 +228,12 @@ def test_every_study_gets_its_report_whenever_the_listener_is_killed(configure, 
     sender.start()
     try:
         for kill in range(KILLS):
-            wait_for(lambda started=kill + 1: (tmp_path / "log").read_text().count("Listening") >= started)
+            wait_for(lambda started=kill + 1: (tmp_path / "log").read_text().count("Listening") >= started, 60)
             time.sleep(draw.uniform(0.05, 0.6))
             running[-1].kill()
             running[-1].wait(10)
             start()
-        sender.join(90)
+        sender.join(120)
         assert outcome
         assert outcome[0].failures == []
         # A study that a kill cut in two may have a report of one image and then one of both.
