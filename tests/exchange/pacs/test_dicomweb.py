@@ -25,14 +25,14 @@ def element(tag: str, value: str) -> dict:
     return {tag: {"vr": "UI", "Value": [value]}}
 
 
-def catalogue(*uids: str, study: str = "1.2.3"):
+def catalogue(*uids: str, study: str = "1.2.3", series: str = "1.2.3.1"):
     """Return a server's answer to searches: these instances in one series of one study."""
 
     def answer(path: str) -> bytes:
         if path.partition("?")[0].endswith("/instances"):
             return json.dumps([element("00080018", uid) for uid in uids]).encode()
         if path.partition("?")[0].endswith("/series"):
-            return json.dumps([{**element("0020000E", "1.2.3.1"), **element("00080060", "MG")}]).encode()
+            return json.dumps([{**element("0020000E", series), **element("00080060", "MG")}]).encode()
         return json.dumps([{**element("0020000D", study), **element("00100020", "W7")}]).encode()
 
     return answer
@@ -97,7 +97,11 @@ def test_a_server_that_does_not_answer_is_left(serve, at, small):
 def test_an_answer_that_ends_early_is_not_taken_for_an_instance(serve, at, small, tmp_path):
     (file,) = small(images=1)
     whole, answers = one_part(file.read_bytes()), catalogue("1.2.3.1.1")
-    for cut, headers in ((len(whole) - 8, MULTIPART), (len(whole) - 300, {**MULTIPART, "Content-Length": "9999"})):
+    for cut, headers in (
+        (len(whole) - 4, MULTIPART),
+        (len(whole) - 8, MULTIPART),
+        (len(whole) - 300, {**MULTIPART, "Content-Length": "9999"}),
+    ):
 
         def answer(method, path, body, cut=cut, headers=headers):
             return (200, headers, whole[:cut]) if "/instances/" in path else (200, JSON, answers(path))
@@ -183,6 +187,20 @@ def test_uids_that_are_paths_are_failures_and_lead_nowhere(serve, at, small, tmp
     assert len(result.failures) == 4
     assert sorted(path.name for path in tmp_path.rglob("*.dcm") if "small" not in path.parts) == ["1.2.3.1.1.dcm"]
     assert sum("/instances/" in path for path in asked) == 1
+
+
+@pytest.mark.parametrize("odd", [{"study": ".."}, {"series": "../../x"}, {"series": ""}])
+def test_a_study_or_series_whose_uid_is_a_path_is_not_asked_for(serve, at, odd):
+    asked = []
+
+    def answer(method, path, body):
+        asked.append(path)
+        return 200, JSON, catalogue("1.2.3.1.1", **odd)(path)
+
+    with open_archive(at(serve(answer))) as archive:
+        assert archive.find(Query(patient_id="W7")) == []
+        assert len(archive.odd) == 1
+    assert not any("/instances" in path for path in asked)
 
 
 @pytest.mark.parametrize(
