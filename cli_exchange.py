@@ -585,3 +585,44 @@ def evaluate_detections(
         write_evaluation(output, scores, comparison)
         say(f"Page in {output / PAGE}")
     report_failures(failures, "rows")
+
+
+@app.command("report")
+def report_command(
+    report: Annotated[Path, typer.Argument(help="A structured report that mammoseek wrote, .dcm.", metavar="REPORT")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what a structured report of mammoseek says of each finding.
+
+    \b
+    Examples:
+      mammoseek report triage/reports/2.25.1234.dcm
+      mammoseek report report.dcm --json
+    """
+    from exchange.reportreading import read_opinions
+    from exchange.srfile import read_sr_file
+
+    found = read_opinions(read_sr_file(report))
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(
+        ("detection", "image", "box", "score", "rescored", "risk", "no close precedent", "outcomes of similar cases"),
+        [
+            (
+                one.detection_id,
+                one.sop_uid,
+                one.box and ",".join(map(str, one.box)),
+                one.score,
+                one.rescored,
+                one.risk and one.risk.probability,
+                one.no_close_precedent,
+                ", ".join(case.outcome or "unknown" for case in one.similar),
+            )
+            for one in found.opinions
+        ],
+        f"Study {found.study_uid}, model {found.model_digest[:12]}, gallery generation {found.gallery_generation}",
+    )
+    for one in found.opinions:
+        for note in one.notes:
+            say(f"note: {one.detection_id}: {note}")

@@ -65,7 +65,7 @@ def _folder_kind(path: Path) -> tuple[str, str]:
 
 def _file_kind(path: Path, head: bytes) -> tuple[str, str]:
     if head[128:132] == b"DICM":
-        if _sop_class(path) == MAMMOGRAPHY_CAD_SR:
+        if is_cad_report(path):
             return "cad-sr", "its SOP class is Mammography CAD SR"
         raise ExchangeError(path, "is a DICOM file and no CAD report", "of a mask say the kind, masks")
     if _is_picture(path, head):
@@ -101,11 +101,12 @@ def _document_kind(path: Path) -> tuple[str, str]:
     raise ExchangeError(path, "is JSON, but neither COCO's nor mammoseek's", "convert it to COCO results")
 
 
-def _sop_class(path: Path) -> str | None:
+def is_cad_report(path: Path) -> bool:
+    """Tell whether a file is a DICOM Mammography CAD SR, by its meta information."""
     try:
-        return str(read_file_meta_info(path).get("MediaStorageSOPClassUID"))
+        return str(read_file_meta_info(path).get("MediaStorageSOPClassUID")) == MAMMOGRAPHY_CAD_SR
     except Exception:  # pydicom raises whatever a damaged file leads it to
-        return None
+        return False
 
 
 def _is_picture(path: Path, head: bytes) -> bool:
