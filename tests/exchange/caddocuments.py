@@ -298,9 +298,9 @@ def build(document: CadDocument, tree: Node | None = None) -> Dataset:
     dataset.ContentDate, dataset.ContentTime = "20260102", "101500"
     dataset.PerformedProcedureCodeSequence = []
     studies = []
-    for name in dict.fromkeys(image.study for image in document.images):
+    for number, name in enumerate(dict.fromkeys(image.study for image in document.images)):
         study, series = Dataset(), Dataset()
-        series.SeriesInstanceUID = name + ".2"
+        series.SeriesInstanceUID = f"{STUDY_UID}.2.{number}"
         series.ReferencedSOPSequence = []
         for image in document.images:
             if image.study == name:
