@@ -26,12 +26,19 @@ def clean_line(text: str, longest: int) -> str:
 
     Args:
         text: The text.
-        longest: Characters.
+        longest: Bytes of UTF-8. The standard counts characters, but not everybody does.
 
     >>> clean_line("a\\nb\\\\c", 4)
     'a b/'
     """
-    return _BREAKS.sub(" ", clean_text(text)).replace("\\", "/").strip()[:longest].rstrip()
+    return (
+        _BREAKS.sub(" ", clean_text(text))
+        .replace("\\", "/")
+        .strip()
+        .encode()[:longest]
+        .decode(errors="ignore")
+        .rstrip()
+    )
 
 
 def is_line(text: str) -> bool:

@@ -44,7 +44,7 @@ def test_a_text_of_blanks_is_empty(text):
 def test_a_clean_line_is_one_line_of_the_length(text, longest):
     line = clean_line(text, longest)
     assert is_line(line)
-    assert len(line) <= longest
+    assert len(line.encode()) <= longest
     assert "\\" not in line
     assert line == line.strip()
 
