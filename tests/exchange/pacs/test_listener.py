@@ -233,12 +233,12 @@ def test_every_study_gets_its_report_whenever_the_listener_is_killed(configure, 
             running[-1].kill()
             running[-1].wait(10)
             start()
-        sender.join(120)
+        sender.join(180)
         assert outcome
         assert outcome[0].failures == []
         # A study that a kill cut in two may have a report of one image and then one of both.
-        wait_for(lambda: {study_of(data) for _, data in list(sink.came)} == set(studies), 60)
-        wait_for(lambda: phases(tmp_path / "spool" / "studies") == ["sent"] * STUDIES, 60)
+        wait_for(lambda: {study_of(data) for _, data in list(sink.came)} == set(studies), 180)
+        wait_for(lambda: phases(tmp_path / "spool" / "studies") == ["sent"] * STUDIES, 180)
     finally:
         running[-1].terminate()
         running[-1].wait(20)
