@@ -174,7 +174,7 @@ class Listener:
             ExchangeError: It failed, or gave something else than DICOM files.
         """
         try:
-            files = [Path(path) for path in self._process(self._spool.folder(name))]
+            files = [Path(path) for path in self._process(self._spool.view(name))]
         except (Exception, SystemExit) as error:
             told = str(error) if isinstance(error, ExchangeError) else f"{type(error).__name__}: {error}"
             raise ExchangeError("processing", told) from error

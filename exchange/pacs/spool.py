@@ -176,10 +176,23 @@ class Spool:
             begun = max([self.state(name).round, *self._rounds(name)], default=0)
             return self._write(name, StudyState("complete", begun + 1, self.images(name)))
 
+    def view(self, name: str) -> Path:
+        """Return the folder of exactly those images that a study's round covers, while it is processed."""
+        return self._studies / name / "round"
+
     def begin(self, name: str) -> StudyState:
-        """Note that the processing begins, before it does: what kills us is counted as well."""
-        state = self._read(name)
-        return self._write(name, replace(state, interruptions=state.interruptions + 1))
+        """Note that the processing begins, before it does: what kills us is counted as well.
+
+        The round covers what is there now. An image that comes later is not seen by it, and begins a new one.
+        """
+        with self._guard:
+            state, view = self._read(name), self.view(name)
+            shutil.rmtree(view, ignore_errors=True)
+            covered = self.images(name)
+            for relative in covered:
+                (view / relative).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.folder(name) / relative, view / relative)
+            return self._write(name, replace(state, covered=covered, interruptions=state.interruptions + 1))
 
     def results(self, name: str) -> list[Path] | None:
         """Return what this round's processing gave; None where it has not ended."""
@@ -200,6 +213,7 @@ class Spool:
                 write_whole(half / f"{number:04d}.dcm", data)
             half.rename(folder)
             sync_folder(folder.parent)
+        shutil.rmtree(self.view(name), ignore_errors=True)
         return self.processed(name)
 
     def processed(self, name: str) -> StudyState:
