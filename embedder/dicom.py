@@ -49,6 +49,7 @@ class BoundedReader(io.BufferedReader):
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most what is left of the file."""
         left = max(0, self.size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
