@@ -45,11 +45,6 @@ WRITTEN, THERE, DUPLICATE, REFUSED, FAILED, LEFT_OUT = (
 REPORT_NAME = "report.csv"
 MARK_NAME = "deidentification.json"
 
-# What the report says, which must not quote the file: its words may name somebody.
-_CODES = (
-    *("", "no-dicom", "unreadable", "burned-in", "refused-by-gatekeeper", "no-identifiers", "unknown-class"),
-    *("pixel-excess", "identity-left", "same-object", "not-written"),
-)
 _KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("PatientID", "PatientName", "IssuerOfPatientID", "SpecificCharacterSet"),
@@ -92,7 +87,7 @@ class FileOutcome:
         source: The file.
         status: WRITTEN, THERE, DUPLICATE, REFUSED, FAILED or LEFT_OUT.
         output: Its copy, relative to the output folder; None where there is none.
-        code: Why, in one word.
+        code: Why, in one word; the report has it in place of the reason.
         reason: Why, for the reader of the source: it may quote the file.
     """
 
@@ -169,9 +164,19 @@ def deidentify_folder(
     return tuple(outcomes)
 
 
-def deidentify_file(path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig) -> FileOutcome:
-    """Copy one DICOM mammogram into a prepared folder; whatever is wrong with it is told in the outcome."""
-    return _copy(path, output, key, config, _Claims())
+def deidentify_file(
+    path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig, woman: Woman | None = None
+) -> FileOutcome:
+    """Copy one DICOM mammogram into a prepared folder; whatever is wrong with it is told in the outcome.
+
+    Args:
+        path: The file.
+        output: See `prepare_output`.
+        key: Makes the pseudonyms.
+        config: What is left to choose.
+        woman: Whose it is, where that is known better than by the file.
+    """
+    return _copy(path, output, key, config, _Claims(), woman)
 
 
 def prepare_output(output: Path, key: PseudonymKey) -> None:
@@ -214,7 +219,14 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield Path(place) / name
 
 
-def _copy(path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig, claims: _Claims) -> FileOutcome:
+def _copy(
+    path: Path,
+    output: Path,
+    key: PseudonymKey,
+    config: DeidentifyConfig,
+    claims: _Claims,
+    woman: Woman | None = None,
+) -> FileOutcome:
     try:
         if not _is_image_file(path):
             raise _CannotCopy(LEFT_OUT, "no-dicom", "it is no DICOM file")
@@ -222,7 +234,17 @@ def _copy(path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig,
             readable = path
             if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
                 readable = inflate(path, Path(folder) / "inflated.dcm")
-            return _copy_readable(path, readable, output, key, config, claims)
+            header = read_attributes(readable, _KEYWORDS)
+            woman = woman or _woman(header, config)
+            place = _place(header, key, woman)
+            if not claims.take(place):
+                raise _CannotCopy(DUPLICATE, "same-object", "another file of this run holds the same object")
+            if (output / place).exists():
+                return FileOutcome(path, THERE, place)
+            content = _copied(readable, woman, key, config)
+            make_folder((output / place).absolute().parent)
+            write_whole(output / place, content)
+            return FileOutcome(path, WRITTEN, place)
     except _CannotCopy as why:
         return FileOutcome(path, why.status, code=why.code, reason=why.reason)
     except OSError as error:
@@ -233,15 +255,8 @@ def _copy(path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig,
         return FileOutcome(path, FAILED, code="unreadable", reason=f"it is damaged ({str(error)[:160]})")
 
 
-def _copy_readable(
-    source: Path, path: Path, output: Path, key: PseudonymKey, config: DeidentifyConfig, claims: _Claims
-) -> FileOutcome:
-    header = read_attributes(path, _KEYWORDS)
-    woman, place = _woman(header, config), _place(header, key, config)
-    if not claims.take(place):
-        raise _CannotCopy(DUPLICATE, "same-object", "another file of this run holds the same object")
-    if (output / place).exists():
-        return FileOutcome(source, THERE, place)
+def _copied(path: Path, woman: Woman, key: PseudonymKey, config: DeidentifyConfig) -> bytes:
+    """Return the bytes of a file's copy, once the gatekeeper has let it pass."""
     verdict = judge_image(path, config.gatekeeper)
     if verdict.verdict == REFUSE:
         burned_in = not config.allow_burned_in and (verdict.burned_in or verdict.text_found)
@@ -250,10 +265,7 @@ def _copy_readable(
     with BoundedReader(path) as file:
         dataset = dcmread(file)
     _check_pixel_bytes(dataset)
-    content = _encode(dataset, woman, key)
-    make_folder((output / place).absolute().parent)
-    write_whole(output / place, content)
-    return FileOutcome(source, WRITTEN, place)
+    return _encode(dataset, woman, key)
 
 
 def _is_image_file(path: Path) -> bool:
@@ -275,14 +287,13 @@ def _woman(header: Dataset, config: DeidentifyConfig) -> Woman:
     return Woman("\0study", study)
 
 
-def _place(header: Dataset, key: PseudonymKey, config: DeidentifyConfig) -> Path:
+def _place(header: Dataset, key: PseudonymKey, woman: Woman) -> Path:
     uids = [dicomvalues.text(header, f"{level}InstanceUID") for level in ("Study", "Series", "SOP")]
     known = [uid for uid in uids if uid is not None]
     if len(known) < len(uids):
         raise _CannotCopy(REFUSED, "no-identifiers", "it lacks the UID of its study, its series or itself")
     if dicomvalues.text(header, "SOPClassUID") not in UID_dictionary:
         raise _CannotCopy(REFUSED, "unknown-class", "its SOP class is none of the standard's")
-    woman = _woman(header, config)
     study, series, itself = (key.uid(uid) for uid in known)
     return Path(key.woman(woman.issuer, woman.patient_id)) / study / series / f"{itself}.dcm"
 
