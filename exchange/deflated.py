@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian
@@ -46,8 +47,10 @@ def inflate(path: Path, inflated: Path, *, largest: int = LARGEST) -> Path:
         raise ExchangeError(path, f"would be inflated to more than {largest} bytes", "check the file")
     meta = read_file_meta_info(path)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header = DicomBytesIO()
+    write_file_meta_info(header, meta, enforce_standard=False)
     with inflated.open("xb") as file:
         file.write(bytes(128) + b"DICM")
-        write_file_meta_info(file, meta, enforce_standard=False)
+        file.write(header.getvalue())
         file.write(dataset)
     return inflated
