@@ -126,7 +126,11 @@ def test_every_sequence_of_the_table_is_removed_emptied_or_cleaned() -> None:
     for tag, _, vr in attributes():
         if vr == "SQ":
             item = Dataset()
-            item.PatientName, item.TextValue, item.ReferencedSOPInstanceUID = "PLANTED^NAME", "PLANTED TEXT", "1.2.999.7"
+            item.PatientName, item.TextValue, item.ReferencedSOPInstanceUID = (
+                "PLANTED^NAME",
+                "PLANTED TEXT",
+                "1.2.999.7",
+            )
             root.add(DataElement(tag, "SQ", Sequence([item])))
     clean = cleaned(root)
     content = encoded(clean)
@@ -268,5 +272,3 @@ def test_nesting_without_end_ends() -> None:
         outer.SharedFunctionalGroupsSequence = Sequence([dataset])
         dataset = outer
     assert b"PLANTED" not in encoded(cleaned(dataset))
-
-

@@ -51,7 +51,9 @@ def test_a_date_is_moved_or_none(value: str, days: int, moved: str | None) -> No
     assert shift_date(value, days) == moved
 
 
-@pytest.mark.parametrize("value", ["", "2024", "202403", "2024030112000", "20240301120000.1234567", "20240301+1", "now"])
+@pytest.mark.parametrize(
+    "value", ["", "2024", "202403", "2024030112000", "20240301120000.1234567", "20240301+1", "now"]
+)
 def test_a_moment_without_its_day_or_malformed_is_none(value: str) -> None:
     assert shift_moment(value, -1) is None
 

@@ -13,7 +13,9 @@ NAMES = st.text(max_size=40)
 
 
 @given(NAMES, NAMES, st.binary(min_size=16, max_size=64))
-def test_a_woman_gets_the_same_pseudonym_from_the_same_key_in_another_run(issuer: str, woman: str, secret: bytes) -> None:
+def test_a_woman_gets_the_same_pseudonym_from_the_same_key_in_another_run(
+    issuer: str, woman: str, secret: bytes
+) -> None:
     first, second = PseudonymKey(secret), PseudonymKey(bytes(secret))
     assert first.woman(issuer, woman) == second.woman(issuer, woman)
     assert first.shift_days(issuer, woman) == second.shift_days(issuer, woman)
