@@ -63,6 +63,8 @@ _NUMBERS = {"DS": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), "IS": re
 _LONGEST_NUMBER = 16
 _DUMMY = "REMOVED"
 _DEEPEST = 16
+# Groups below are of commands, files and media, not of data sets.
+_FIRST_GROUP = 8
 # PS3.16 CID 7050: the profile and the option that were applied.
 _METHOD_CODES = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -121,7 +123,7 @@ class _Cleaner:
         return clean
 
     def _element(self, dataset: Dataset, tag: BaseTag, depth: int) -> DataElement | None:
-        if tag.is_private or tag.element == 0 or tag not in DicomDictionary:
+        if tag.group < _FIRST_GROUP or tag.is_private or tag.element == 0 or tag not in DicomDictionary:
             return None
         try:
             element = dataset[tag]

@@ -1,7 +1,7 @@
 from datetime import date, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.dateshift import checked_time, shift_date, shift_moment
@@ -10,6 +10,7 @@ DAYS = st.integers(-3650, -1)
 DATES = st.dates(date(1900, 1, 1), date(2100, 12, 31))
 
 
+@settings(deadline=None, max_examples=50)
 @given(DATES, DATES, DAYS)
 def test_the_days_between_two_dates_are_kept(first: date, second: date, days: int) -> None:
     moved = [shift_date(one.strftime("%Y%m%d"), days) for one in (first, second)]
@@ -18,6 +19,7 @@ def test_the_days_between_two_dates_are_kept(first: date, second: date, days: in
     assert (dates[0] - first).days == days
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), DAYS, st.sampled_from(["", "+0100", "-1130"]))
 def test_a_moment_keeps_its_time_of_day_and_its_zone(moment: datetime, days: int, zone: str) -> None:
     written = moment.strftime("%Y%m%d%H%M%S.%f") + zone
@@ -68,6 +70,7 @@ def test_a_time_is_kept_where_it_is_one(value: str, kept: bool) -> None:
     assert checked_time(value) == (value if kept else None)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=30), DAYS)
 def test_whatever_stands_there_comes_out_as_digits_or_not_at_all(value: str, days: int) -> None:
     for moved in (shift_date(value, days), shift_moment(value, days), checked_time(value)):

@@ -3,7 +3,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange import ExchangeError
@@ -12,6 +12,7 @@ from exchange.pseudonyms import LONGEST_SHIFT_DAYS, PseudonymKey, key_from_envir
 NAMES = st.text(max_size=40)
 
 
+@settings(deadline=None, max_examples=50)
 @given(NAMES, NAMES, st.binary(min_size=16, max_size=64))
 def test_a_woman_gets_the_same_pseudonym_from_the_same_key_in_another_run(
     issuer: str, woman: str, secret: bytes
@@ -23,6 +24,7 @@ def test_a_woman_gets_the_same_pseudonym_from_the_same_key_in_another_run(
     assert -LONGEST_SHIFT_DAYS <= first.shift_days(issuer, woman) <= -1
 
 
+@settings(deadline=None, max_examples=50)
 @given(NAMES, NAMES, st.binary(min_size=16, max_size=64), st.binary(min_size=16, max_size=64))
 def test_two_keys_give_a_woman_two_pseudonyms(issuer: str, woman: str, secret: bytes, other: bytes) -> None:
     first, second = PseudonymKey(secret), PseudonymKey(other)
@@ -30,6 +32,7 @@ def test_two_keys_give_a_woman_two_pseudonyms(issuer: str, woman: str, secret: b
     assert (first.woman(issuer, woman) == second.woman(issuer, woman)) == (secret.rstrip(b"\0") == other.rstrip(b"\0"))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(NAMES, NAMES), unique=True, max_size=20))
 def test_no_two_women_share_a_pseudonym_whatever_issuer_and_id_are_made_of(women: list[tuple[str, str]]) -> None:
     key = PseudonymKey(b"k" * 32)
@@ -42,6 +45,7 @@ def test_one_id_of_two_issuers_is_two_women() -> None:
     assert key.woman("a", "b7") != key.woman("ab", "7")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1, max_size=64))
 def test_a_new_uid_is_valid_and_always_the_same(uid: str) -> None:
     new = PseudonymKey(b"k" * 32).uid(uid)
