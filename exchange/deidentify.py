@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread, dcmwrite
@@ -106,18 +106,20 @@ class _CannotCopy(Exception):
         self.status, self.code, self.reason = status, code, reason
 
 
-@dataclass
 class _Claims:
-    """Which objects have been seen: two files of one object would write one copy."""
+    """Which objects have been copied: two files of one object would write one copy.
 
-    seen: set[Path] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    An object is held while it is copied, so that a whole file still gets its turn after a damaged one.
+    """
 
-    def take(self, output: Path) -> bool:
-        with self.lock:
-            new = output not in self.seen
-            self.seen.add(output)
-            return new
+    def __init__(self) -> None:
+        self.copied: set[Path] = set()
+        self._locks: dict[Path, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def hold(self, output: Path) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(output, threading.Lock())
 
 
 def deidentify_folder(
@@ -237,14 +239,16 @@ def _copy(
             header = read_attributes(readable, _KEYWORDS)
             woman = woman or _woman(header, config)
             place = _place(header, key, woman)
-            if not claims.take(place):
-                raise _CannotCopy(DUPLICATE, "same-object", "another file of this run holds the same object")
-            if (output / place).exists():
-                return FileOutcome(path, THERE, place)
-            content = _copied(readable, woman, key, config)
-            make_folder((output / place).absolute().parent)
-            write_whole(output / place, content)
-            return FileOutcome(path, WRITTEN, place)
+            with claims.hold(place):
+                if place in claims.copied:
+                    raise _CannotCopy(DUPLICATE, "same-object", "another file of this run holds the same object")
+                status = THERE if (output / place).exists() else WRITTEN
+                if status == WRITTEN:
+                    content = _copied(readable, woman, key, config)
+                    make_folder((output / place).absolute().parent)
+                    write_whole(output / place, content)
+                claims.copied.add(place)
+                return FileOutcome(path, status, place)
     except _CannotCopy as why:
         return FileOutcome(path, why.status, code=why.code, reason=why.reason)
     except OSError as error:

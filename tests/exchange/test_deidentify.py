@@ -92,7 +92,8 @@ def planted_folder(write_dicom: Writer, ramp: np.ndarray, tmp_path: Path) -> Pat
         dataset = pydicom.dcmread(path)
         dataset.SpecificCharacterSet = charset.split("\\")
         for keyword, value in PLANTS.items():
-            setattr(dataset, keyword, value if charset == "ISO_IR 192" or str(value).isascii() else names[charset])
+            setattr(dataset, keyword, value if charset == "ISO_IR 192" or str(value).isascii() else "plant Hanako")
+        dataset.ReferringPhysicianName = "Müllerplant^Jürgen" if charset.endswith(("192", "100")) else "plant"
         dataset.PatientName = names[charset]
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.999.333.{number}"
         dataset.StudyDate, dataset.ContentTime = "20240301", "101530"

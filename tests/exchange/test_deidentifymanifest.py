@@ -33,8 +33,17 @@ def planted_manifest(write_dicom: Writer, ramp: np.ndarray, tmp_path: Path) -> P
             "granularity": "finding",
             "dataset": "clinic",
             "patient_id": woman,
-            "x0": 1, "y0": 2, "x1": 30, "y1": 40, "lesion_type": "mass", "pathology": "benign",
-            "study_id": study, "age": age, "native_pathology": "plant said so", "reader": "plant", "batch": "b1",
+            "x0": 1,
+            "y0": 2,
+            "x1": 30,
+            "y1": 40,
+            "lesion_type": "mass",
+            "pathology": "benign",
+            "study_id": study,
+            "age": age,
+            "native_pathology": "plant said so",
+            "reader": "plant",
+            "batch": "b1",
         }
         for at, (path, woman, study, age) in enumerate(
             (
