@@ -87,7 +87,7 @@ def deidentify_manifest(
         for path, dataset, woman in zip(images["path"], images["dataset"], images["patient_id"], strict=True)
     ]
     with ThreadPoolExecutor(workers) as pool:
-        for outcome in pool.map(lambda task: _copy_image(*task, output, key, config), tasks):
+        for outcome in pool.map(lambda task: _copy_image(task[0], task[1], task[2], output, key, config), tasks):
             outcomes.append(outcome)
             if progress is not None:
                 progress(len(outcomes), len(tasks))
