@@ -7,6 +7,7 @@ import typer
 
 import cli_exchange
 import cli_pacs
+import cli_privacy
 import console
 from console import (
     check_output,
@@ -47,6 +48,7 @@ weak_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whole 
 app.add_typer(weak_app, name="weak")
 
 app.add_typer(cli_exchange.app)
+app.add_typer(cli_privacy.app)
 app.add_typer(cli_pacs.pacs_app, name="pacs")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
