@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+import cli_exchange
+import cli_pacs
+import cli_privacy
 import console
 from console import (
     check_output,
@@ -43,6 +46,10 @@ app.add_typer(index_app, name="index")
 app.add_typer(benchmark_app, name="benchmark")
 weak_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whole images that say only cancer or none.")
 app.add_typer(weak_app, name="weak")
+
+app.add_typer(cli_exchange.app)
+app.add_typer(cli_privacy.app)
+app.add_typer(cli_pacs.pacs_app, name="pacs")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ManifestPath = Annotated[Path, typer.Argument(help="Manifest, .csv or .parquet.", metavar="MANIFEST")]

@@ -344,7 +344,7 @@ def draw_answer(
     known: dict[str, Any] = {}
     if source.row_id is not None:
         known = gallery.record_of(source.row_id)
-        crop = _row_crop(gallery, known, preparation)
+        crop = row_crop(gallery, known, preparation)
     else:
         crop, _ = read_crop(
             _path(source),
@@ -359,7 +359,7 @@ def draw_answer(
     panels = []
     for neighbour in answer.neighbours:
         record = neighbour.record
-        crop = _row_crop(gallery, record, preparation)
+        crop = row_crop(gallery, record, preparation)
         title = f"{neighbour.rank}: {record.get('pathology') or 'outcome unknown'}, {neighbour.similarity:.3f}"
         panels.append(Panel(crop, title, caption_lines(record), record.get("pathology")))
     identity = gallery.identity
@@ -374,8 +374,17 @@ def draw_answer(
     draw_montage(query, panels, path, heading=heading)
 
 
-def _row_crop(gallery: DrawnGallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:
-    """Cut a row's picture anew, or take the gallery's thumbnail where its image is not here."""
+def row_crop(gallery: DrawnGallery, record: dict[str, Any], preparation: PreparationConfig) -> RoiCrop | None:
+    """Cut a row's picture anew, or take the gallery's thumbnail where its image is not here.
+
+    Args:
+        gallery: The gallery.
+        record: All that is known of the row.
+        preparation: The model's preparation.
+
+    Returns:
+        None where there is neither.
+    """
     corners = [record.get(name) for name in ("x0", "y0", "x1", "y1")]
     try:
         box = None if corners[0] is None else Box(*(int(corner) for corner in corners if corner is not None))

@@ -1,7 +1,8 @@
 """Classify a finding by a gallery of other women's: a kNN vote and a linear head, side by side."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from classifiers.riskanswers import RiskAnswer, answer_risk, fit_gallery_risk
 from embedder.findings import LABEL_COLUMNS
 
 _UNIT_TOLERANCE = 1e-3  # of a vector's length
+_KEPT_FITS = 8  # fits for as many sets of left out rows: most queries leave out nobody, or come woman by woman
 
 
 class Identity(Protocol):
@@ -188,39 +190,8 @@ def classify(
     if patient_id is not None:
         keys |= keys_of_patient(gallery, patient_id)
     named = sorted(keys) if patient_id is None else [patient_id]
-    names = [", ".join(named) or None]
-    return _classify(gallery, [np.asarray(vector)], [keys], names, target, config, context or {}, seen)[0]
-
-
-def classify_many(
-    gallery: CaseGallery,
-    vectors: npt.ArrayLike,
-    *,
-    target: str,
-    patient_keys: Sequence[Collection[str]] | None = None,
-    config: ClassifierConfig | None = None,
-) -> list[Classification]:
-    """Classify several findings as `classify` does; those that leave out the same rows share one fit.
-
-    Args:
-        gallery: The findings whose labels are known.
-        vectors: (q, d) the queries, unit length.
-        target: The label column to classify by.
-        patient_keys: The keys of each query's woman, empty where she is unknown.
-        config: How the classifiers are fitted.
-
-    Raises:
-        ClassificationError: As `classify`, or not one set of keys per query.
-    """
-    queries = np.asarray(vectors)
-    if queries.ndim != 2:
-        raise ClassificationError("vectors", f"the shape is {queries.shape}", "pass one row per query")
-    keys = [frozenset(own) for own in patient_keys] if patient_keys is not None else [frozenset()] * len(queries)
-    if len(keys) != len(queries):
-        raise ClassificationError(
-            "patients", f"keys of {len(keys)} women for {len(queries)} queries", "pass one set per query"
-        )
-    return _classify(gallery, queries, keys, [", ".join(sorted(own)) or None for own in keys], target, config)
+    classifier = CaseClassifier(gallery, target, config=config, seen=seen)
+    return classifier.classify(vector, keys, context or {}, ", ".join(named) or None)
 
 
 def keys_of_patient(gallery: CaseGallery, patient_id: str) -> frozenset[str]:
@@ -235,38 +206,76 @@ def name_labels(frame: pd.DataFrame) -> str:
     return f"its label columns are {', '.join(known)}" if known else "it has no labels at all"
 
 
-def _classify(
-    gallery: CaseGallery,
-    queries: Sequence[Array] | Array,
-    keys: Sequence[frozenset[str]],
-    names: Sequence[str | None],
-    target: str,
-    config: ClassifierConfig | None,
-    context: Mapping[str, Any] = MappingProxyType({}),
-    seen: npt.NDArray[np.bool_] | None = None,
-) -> list[Classification]:
-    config = config or ClassifierConfig()
-    risk_config = RiskConfig(seed=config.seed)
-    if target not in gallery.records.columns:
-        raise ClassificationError("target", f"the gallery has no column {target!r}", name_labels(gallery.records))
-    labels = gallery.records[target].to_numpy(dtype=object)
-    fits: dict[bytes, tuple[FittedClassifiers, RiskModel | str]] = {}
-    answers = []
-    for query, own, name in zip(queries, keys, names, strict=True):
-        vector = _checked(query, gallery.matrix.shape[1])
-        others = ~pd.Index(gallery.patient_keys).isin(own)
-        if others.tobytes() not in fits:
-            told = None if seen is None else seen[others]
+class CaseClassifier:
+    """Classifies findings by one label of a gallery; findings that leave out the same rows share one fit.
+
+    Args:
+        gallery: The findings whose labels are known; the caller makes sure that it is of the queries' model.
+        target: The label column to classify by.
+        config: How the classifiers are fitted.
+        seen: (n,) whether the embedder was trained on the woman of each row of the gallery; None where nobody knows.
+
+    Raises:
+        ClassificationError: The gallery has no such column.
+    """
+
+    def __init__(
+        self,
+        gallery: CaseGallery,
+        target: str,
+        *,
+        config: ClassifierConfig | None = None,
+        seen: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.gallery, self.target, self.seen = gallery, target, seen
+        self.config = config or ClassifierConfig()
+        self._risk_config = RiskConfig(seed=self.config.seed)
+        if target not in gallery.records.columns:
+            raise ClassificationError("target", f"the gallery has no column {target!r}", name_labels(gallery.records))
+        self._labels = gallery.records[target].to_numpy(dtype=object)
+        self._fits: OrderedDict[bytes, tuple[FittedClassifiers, RiskModel | str]] = OrderedDict()
+
+    def classify(
+        self,
+        vector: npt.ArrayLike,
+        keys: frozenset[str],
+        context: Mapping[str, Any] = MappingProxyType({}),
+        name: str | None = None,
+    ) -> Classification:
+        """Classify one finding.
+
+        Args:
+            vector: (d,) unit length.
+            keys: The query's woman as "dataset/patient_id", all keys that are hers.
+            context: What is known of the query besides its picture, by column.
+            name: What the answer calls her; None where nobody was left out.
+
+        Raises:
+            ClassificationError: Other women have no labels or one class only, or the vector does not fit.
+        """
+        query = _checked(np.asarray(vector), self.gallery.matrix.shape[1])
+        others = ~pd.Index(self.gallery.patient_keys).isin(keys)
+        fitted, risk = self._fit(others)
+        replay = _replay(self.gallery, self.config, self._risk_config, query, context)
+        return _answer(fitted, risk, query, self.target, name, int((~others).sum()), context, replay)
+
+    def _fit(self, others: npt.NDArray[np.bool_]) -> tuple[FittedClassifiers, RiskModel | str]:
+        """Return what is fitted to some of the rows."""
+        left = others.tobytes()
+        if left not in self._fits:
+            gallery, told = self.gallery, None if self.seen is None else self.seen[others]
             women = gallery.patient_keys[others]
             try:
-                fitted = fit_classifiers(gallery.matrix[others], labels[others], women, config, seen=told)
+                fitted = fit_classifiers(gallery.matrix[others], self._labels[others], women, self.config, seen=told)
             except ClassificationError as error:
-                raise ClassificationError(f"{target} of other women", error.cause, error.remedy) from error
-            risk = fit_gallery_risk(fitted, gallery.records[others], women, target, seen=told, config=risk_config)
-            fits[others.tobytes()] = fitted, risk
-        replay = _replay(gallery, config, risk_config, vector, context)
-        answers.append(_answer(*fits[others.tobytes()], vector, target, name, int((~others).sum()), context, replay))
-    return answers
+                raise ClassificationError(f"{self.target} of other women", error.cause, error.remedy) from error
+            records = gallery.records[others]
+            risk = fit_gallery_risk(fitted, records, women, self.target, seen=told, config=self._risk_config)
+            self._fits[left] = fitted, risk
+            if len(self._fits) > _KEPT_FITS:
+                self._fits.popitem(last=False)
+        self._fits.move_to_end(left)
+        return self._fits[left]
 
 
 def _answer(

@@ -1,6 +1,5 @@
 """The scorecard page's plots, as SVG: precision over recall, ROC, reliability, confusion, map of the embedding."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,15 +11,12 @@ from sklearn.metrics import roc_curve
 from classifiers import scores
 from classifiers.evaluation import LEVEL
 from classifiers.labels import Array, order_classes
+from classifiers.plots import COLOURS, new_figure, svg_document
 from classifiers.reliability import ReliabilityBin, reliability
 from classifiers.tables import METHOD_TITLES
 from index.metrics import RECALL_LEVELS, resample_women
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
-
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SIZE = (3.9, 3.2)  # inches
 _MOST_ON_MAP = 3000
 _PERPLEXITY = 30
 _FEWEST_ON_MAP = 8
@@ -39,7 +35,7 @@ def precision_recall(curve: Array, women: Array, resamples: int, seed: int) -> s
         An SVG document.
     """
     known = ~np.isnan(curve).any(axis=1)
-    figure, axis = _figure()
+    figure, axis = new_figure()
     if known.any():
         values = curve[known]
         distinct, own = np.unique(women[known].astype(str), return_inverse=True)
@@ -52,7 +48,7 @@ def precision_recall(curve: Array, women: Array, resamples: int, seed: int) -> s
             axis.fill_between(RECALL_LEVELS, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
         axis.plot(RECALL_LEVELS, values.mean(axis=0), color=COLOURS[0], marker="o", markersize=3)
     _frame(axis, "recall", "precision", "Retrieval: mean precision over recall")
-    return _svg(figure)
+    return svg_document(figure)
 
 
 def roc(labels: Array, probabilities: Mapping[str, Array], classes: Sequence[str], positive: str | None) -> str:
@@ -64,7 +60,7 @@ def roc(labels: Array, probabilities: Mapping[str, Array], classes: Sequence[str
         classes: Of the columns.
         positive: The class to detect; None where there is none.
     """
-    figure, axis = _figure()
+    figure, axis = new_figure()
     if positive is not None:
         lines = [(METHOD_TITLES[name], positive, values) for name, values in probabilities.items()]
     else:
@@ -89,7 +85,7 @@ def roc(labels: Array, probabilities: Mapping[str, Array], classes: Sequence[str
     _frame(axis, "1 - specificity", "sensitivity", f"ROC: {wanted}")
     if axis.get_legend_handles_labels()[1]:
         axis.legend(fontsize=7, loc="lower right", title="AUC, all folds and seeds together", title_fontsize=7)
-    return _svg(figure)
+    return svg_document(figure)
 
 
 def reliability_table(
@@ -118,7 +114,7 @@ def reliability_diagram(tables: Mapping[str, Sequence[ReliabilityBin]], positive
         tables: By method, its bins.
         positive: The class to detect; None where probabilities are those of the class held likeliest.
     """
-    figure, axis = _figure()
+    figure, axis = new_figure()
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     for number, (name, bins) in enumerate(tables.items()):
         predicted = np.array([each.predicted for each in bins]) + 0.006 * number  # bars must not hide each other
@@ -132,7 +128,7 @@ def reliability_diagram(tables: Mapping[str, Sequence[ReliabilityBin]], positive
     _frame(axis, f"predicted {what}", "observed share", "Reliability (bins of equal size, Wilson intervals)")
     if tables:
         axis.legend(fontsize=7, loc="upper left")
-    return _svg(figure)
+    return svg_document(figure)
 
 
 def confusion(labels: Array, probabilities: Array, classes: Sequence[str], seeds: int, method: str) -> str:
@@ -148,7 +144,7 @@ def confusion(labels: Array, probabilities: Array, classes: Sequence[str], seeds
     codes = {term: code for code, term in enumerate(classes)}
     truth = np.array([codes[label] for label in labels])
     matrix = scores.confusion(truth, probabilities.argmax(axis=1), len(classes), np.ones((1, len(truth))))[0]
-    figure, axis = _figure()
+    figure, axis = new_figure()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(len(classes)):
@@ -163,7 +159,7 @@ def confusion(labels: Array, probabilities: Array, classes: Sequence[str], seeds
     axis.set_xlabel("predicted", fontsize=8)
     axis.set_ylabel("true", fontsize=8)
     axis.set_title(f"Confusion: {METHOD_TITLES[method]}", fontsize=9)
-    return _svg(figure)
+    return svg_document(figure)
 
 
 def embedding_map(
@@ -191,7 +187,7 @@ def embedding_map(
     model = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, n_jobs=1)
     places = model.fit_transform(np.asarray(vectors[chosen], np.float64))
     terms, queries = labels[chosen], asked[chosen]
-    figure, axis = _figure((7.2, 5.2))
+    figure, axis = new_figure((7.2, 5.2))
     present = order_classes({str(term) for term in terms if term is not None})
     for number, term in enumerate([*present, None]):
         own = np.array([(str(each) == term) if each is not None else term is None for each in terms])
@@ -208,14 +204,7 @@ def embedding_map(
     axis.set_yticks([])
     axis.legend(fontsize=7, loc="best")
     axis.set_title(f"Map of the embedding by {name}; asked women have a black edge", fontsize=9)
-    return _svg(figure)
-
-
-def _figure(size: tuple[float, float] = _SIZE) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    return figure, figure.subplots()
+    return svg_document(figure)
 
 
 def _frame(axis: Any, horizontal: str, vertical: str, title: str) -> None:
@@ -226,13 +215,3 @@ def _frame(axis: Any, horizontal: str, vertical: str, title: str) -> None:
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=7)
     axis.grid(color="#e5e5e5", linewidth=0.6)
-
-
-def _svg(figure: Any) -> str:
-    """Return a figure as SVG whose bytes depend on its content alone."""
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "mammoseek", "svg.fonttype": "path"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()

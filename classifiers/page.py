@@ -17,6 +17,7 @@ from classifiers import ClassificationError, figures
 from classifiers.labels import Array
 from classifiers.pooling import PooledTarget, mean_over_seeds, pool_queries, pool_target
 from classifiers.tables import METHOD_TITLES, OF_POSITIVE, breakdown_score, context_rows
+from classifiers.webpage import html_document, html_table, svg_image
 from embedder.findings import patient_key
 from embedder.montage import Panel, caption_lines, draw_montage
 from embedder.preparation import PreparationConfig
@@ -30,21 +31,6 @@ if TYPE_CHECKING:
 _PICTURED = 4  # queries at each end
 _NEIGHBOURS = 5
 _JUDGED = "precision@10"
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 1180px;
-  padding: 1rem 1.5rem 4rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem;
-  border-top: 2px solid #ddd; padding-top: 1rem; } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-.warning { background: #fff4d6; border-left: 4px solid #b58900; padding: .5rem .8rem; }
-table { border-collapse: collapse; margin: .4rem 0 .8rem; font-variant-numeric: tabular-nums; font-size: .86rem; }
-th, td { text-align: left; padding: .18rem .8rem .18rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
-thead th { border-bottom: 1px solid #999; }
-.plots { display: flex; flex-wrap: wrap; gap: .6rem; } .plots img { max-width: 100%; border: 1px solid #eee; }
-img.wide { max-width: 100%; } .note { color: #555; font-size: .86rem; } nav a { margin-right: 1rem; }
-.scroll { overflow-x: auto; }
-"""
 
 
 def write_page(run: BenchmarkRun, example: ExampleFold, path: Path, *, workers: int | None = None) -> None:
@@ -67,12 +53,7 @@ def write_page(run: BenchmarkRun, example: ExampleFold, path: Path, *, workers: 
         parts.append(_target(run, name, target, queries))
         parts.append(_map(example, name))
     parts.append(_pictures(run, example, labels[0], workers))
-    title = html.escape(str(run.protocol["name"]))
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    page = html_document(str(run.protocol["name"]), "".join(parts))
     try:
         write_whole(Path(path), page.encode())
     except OSError as error:
@@ -90,7 +71,7 @@ def _head(run: BenchmarkRun, labels: Sequence[str]) -> str:
         '<p class="warning"><strong>Not a medical device.</strong> Research software: figures of a benchmark, not of '
         "clinical use. This page shows images and names women by their ids: patient data.</p>"
         f"<nav>{links}<a href='#pictures'>best and worst</a></nav>"
-        f"{_table(None, rows)}"
+        f"{html_table(None, rows)}"
         f"<details><summary>Recipe: {len(changed)} options</summary>"
         f"<pre>{html.escape(chr(10).join(changed))}</pre></details>"
     )
@@ -128,7 +109,7 @@ def _target(run: BenchmarkRun, name: str, target: PooledTarget, queries: pd.Data
         seeds = len(run.by_seed)
         for method, values in given.items():
             plots.append((figures.confusion(truth, values, target.classes, seeds, method), "confusion matrix"))
-    parts += [_svg_image(svg, f"{name}: {what}") for svg, what in plots]
+    parts += [svg_image(svg, f"{name}: {what}") for svg, what in plots]
     parts.append("</div>")
     for column, groups in found.breakdown.items():
         parts.append(_breakdown(name, column, groups, found.positive))
@@ -154,7 +135,7 @@ def _score_table(run: BenchmarkRun, name: str, found: TargetScores) -> str:
             ]
             figure = f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
             rows.append([title, f"{shown}{lower}", figure, *single])
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _breakdown(name: str, column: str, groups: Mapping[str, Scores], positive: str | None) -> str:
@@ -169,7 +150,7 @@ def _breakdown(name: str, column: str, groups: Mapping[str, Scores], positive: s
             made = getattr(found, method)
             cells.append(str(made[score]) if made else "-")
         rows.append([value, str(found.findings), str(found.women), *cells])
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _map(example: ExampleFold, name: str) -> str:
@@ -180,7 +161,7 @@ def _map(example: ExampleFold, name: str) -> str:
     if drawn is None:
         return ""
     return (
-        f"{_svg_image(drawn, f'map of the embedding by {name}')}"
+        f"{svg_image(drawn, f'map of the embedding by {name}')}"
         '<p class="note">t-SNE of the first fold of the first seed: the women of its gallery, whom a trained model has '
         "learned from, and the women who were asked. Distances far apart mean nothing in such a map.</p>"
     )
@@ -257,17 +238,6 @@ def _record(row: pd.Series) -> dict[str, Any]:
 def _terms(column: pd.Series) -> Array:
     cells = column.to_numpy(dtype=object)
     return np.array([None if pd.isna(cell) else str(cell) for cell in cells], dtype=object)
-
-
-def _table(head: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> str:
-    top = f"<thead><tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
-
-
-def _svg_image(svg: str, alternative: str) -> str:
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ _IMAGE_KEYWORDS = (
 _TAGS: list[Any] = [Tag(keyword) for keyword in (*dicomheader.KEYWORDS, *dicomrendering.KEYWORDS, *_IMAGE_KEYWORDS)]
 
 
-class _BoundedReader(io.BufferedReader):
+class BoundedReader(io.BufferedReader):
     """A file that never allocates more than it holds, whatever length an attribute declares."""
 
     def __init__(self, path: Path) -> None:
@@ -48,6 +49,7 @@ class _BoundedReader(io.BufferedReader):
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most what is left of the file."""
         left = max(0, self.size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -73,8 +75,28 @@ def read_dicom_header(path: Path) -> Header:
     Raises:
         MammogramError: The file can't be read or is no mammogram.
     """
-    with quiet_libraries(), _BoundedReader(path) as file:
+    with quiet_libraries(), BoundedReader(path) as file:
         return _open(path, file).header
+
+
+def read_attributes(path: Path, keywords: Sequence[str]) -> Dataset:
+    """Read some attributes of any DICOM file, a mammogram or not; its pixels are neither read nor decoded.
+
+    Args:
+        path: The file.
+        keywords: Which attributes; what they hold is not checked, see `embedder.dicomvalues`.
+
+    Raises:
+        MammogramError: The file can't be read.
+    """
+    with quiet_libraries(), BoundedReader(path) as file:
+        _check_syntax(path)
+        try:
+            return read_partial(
+                file, stop_when=lambda tag, *_: tag >= _PIXEL_DATA, specific_tags=[Tag(name) for name in keywords]
+            )
+        except Exception as error:  # as in `_open`
+            raise MammogramError(path, f"its DICOM header is damaged ({_reason(error)})", _COPY_AGAIN) from error
 
 
 def read_dicom(path: Path, *, frame: int | None, allow_for_processing: bool) -> Mammogram:
@@ -83,7 +105,7 @@ def read_dicom(path: Path, *, frame: int | None, allow_for_processing: bool) -> 
     Raises:
         MammogramError: The file can't be read, is no mammogram, or is refused.
     """
-    with quiet_libraries(), _BoundedReader(path) as file:
+    with quiet_libraries(), BoundedReader(path) as file:
         opened = _open(path, file)
         header, dataset = opened.header, opened.dataset
         position = choose_frame(path, header.frames, frame)
@@ -110,7 +132,7 @@ def read_dicom(path: Path, *, frame: int | None, allow_for_processing: bool) -> 
     return Mammogram(**vars(replace(header, notes=(*header.notes, *notes, *unused))), pixels=pixels)
 
 
-def _open(path: Path, file: _BoundedReader) -> _DicomFile:
+def _open(path: Path, file: BoundedReader) -> _DicomFile:
     """Parse a file up to its pixels and check that it is a mammogram that can be decoded."""
     pixel_data = _PixelData()
 
@@ -119,18 +141,9 @@ def _open(path: Path, file: _BoundedReader) -> _DicomFile:
             pixel_data.start, pixel_data.length = file.tell(), length
         return tag >= _PIXEL_DATA
 
+    syntax = _check_syntax(path)
     try:
-        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        # Checked before the data set is parsed: a deflated one would be inflated whole, to whatever size.
-        if syntax is None or syntax not in _TRANSFER_SYNTAXES:
-            raise MammogramError(
-                path,
-                f"its transfer syntax is {'missing' if syntax is None else uid.UID(str(syntax)).name}",
-                "convert it to Explicit VR Little Endian, for example with dcmconv or gdcmconv",
-            )
         dataset = read_partial(file, stop_when=at_pixels, specific_tags=_TAGS)
-    except MammogramError:
-        raise
     except Exception as error:  # a damaged file makes pydicom raise of many kinds, which mean the same here
         raise MammogramError(path, f"its DICOM header is damaged ({_reason(error)})", _COPY_AGAIN) from error
     reason = dicomheader.why_not_mammogram(dataset)
@@ -140,12 +153,32 @@ def _open(path: Path, file: _BoundedReader) -> _DicomFile:
         raise MammogramError(
             path, "it has no pixel data: it is cut short, or no image", f"{_COPY_AGAIN}, or leave it out"
         )
-    header = _header(path, dataset, str(syntax))
+    header = _header(path, dataset, syntax)
     samples = _check_pixels(path, dataset, header)
     stored_samples = 2 if header.photometric == "YBR_FULL_422" else samples
     bytes_a_pixel = stored_samples * (dicomvalues.integer(dataset, "BitsAllocated") or 8) // 8
     _check_length(path, file, pixel_data, header, bytes_a_pixel)
     return _DicomFile(dataset, header, samples)
+
+
+def _check_syntax(path: Path) -> str:
+    """Return a file's transfer syntax; refuse those that can't be read.
+
+    Done before the data set is parsed: a deflated one would be inflated whole, to whatever size.
+    """
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+        known = syntax is not None and syntax in _TRANSFER_SYNTAXES
+        name = "missing" if syntax is None else uid.UID(str(syntax)).name
+    except Exception as error:  # as in `_open`
+        raise MammogramError(path, f"its DICOM header is damaged ({_reason(error)})", _COPY_AGAIN) from error
+    if not known:
+        raise MammogramError(
+            path,
+            f"its transfer syntax is {name}",
+            "convert it to Explicit VR Little Endian, for example with dcmconv or gdcmconv",
+        )
+    return str(syntax)
 
 
 def _header(path: Path, dataset: Dataset, syntax: str) -> Header:
@@ -205,7 +238,7 @@ def _check_pixels(path: Path, dataset: Dataset, header: Header) -> int:
     return samples
 
 
-def _check_length(path: Path, file: _BoundedReader, pixel_data: _PixelData, header: Header, bytes_a_pixel: int) -> None:
+def _check_length(path: Path, file: BoundedReader, pixel_data: _PixelData, header: Header, bytes_a_pixel: int) -> None:
     """Refuse pixel data that are cut short, or that declare another size than the header."""
     try:
         if header.transfer_syntax in _NATIVE:
@@ -222,7 +255,7 @@ def _check_length(path: Path, file: _BoundedReader, pixel_data: _PixelData, head
         raise MammogramError(path, str(error), _COPY_AGAIN) from error
 
 
-def _decode(path: Path, file: _BoundedReader, header: Header, position: int) -> npt.NDArray[np.integer]:
+def _decode(path: Path, file: BoundedReader, header: Header, position: int) -> npt.NDArray[np.integer]:
     """Decode one frame: (rows, columns), or (rows, columns, 3) for colour."""
     name = uid.UID(str(header.transfer_syntax)).name
     decoder = get_decoder(uid.UID(str(header.transfer_syntax)))

@@ -157,7 +157,13 @@ def intent(dataset: Dataset) -> str | None:
 
 
 def spacing(dataset: Dataset, frame: int = 0) -> tuple[float | None, str | None]:
-    """Return millimetres per pixel in the breast's plane, and a note on spacing that made no sense.
+    """Return millimetres per pixel in the breast's plane, and a note on spacing that made no sense."""
+    found, _, note = sourced_spacing(dataset, frame)
+    return found, note
+
+
+def sourced_spacing(dataset: Dataset, frame: int = 0) -> tuple[float | None, str | None, str | None]:
+    """Return millimetres per pixel in the breast's plane, the attribute that says so, and a note as `spacing` does.
 
     Imager Pixel Spacing is measured at the detector and divided by the estimated magnification, where that is
     known; then Pixel Spacing (also in the functional groups), then Nominal Scanned Pixel Spacing of a film.
@@ -185,8 +191,8 @@ def spacing(dataset: Dataset, frame: int = 0) -> tuple[float | None, str | None]
         if rows > MAXIMUM_SPACING_MM:
             note = f"{keyword} is {rows:g} mm, too coarse to be true: the spacing is taken as unknown"
             continue
-        return rows, None
-    return None, note
+        return rows, keyword, None
+    return None, None, note
 
 
 def burned_in_annotation(dataset: Dataset) -> bool | None:

@@ -20,6 +20,7 @@ __all__ = [
     "Header",
     "Mammogram",
     "MammogramError",
+    "is_dicom",
     "read_header",
     "read_mammogram",
 ]
@@ -43,7 +44,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         MammogramError: The file can't be read, or is no mammogram.
     """
     path = Path(path)
-    return read_dicom_header(path) if _is_dicom(path) else read_raster_header(path)
+    return read_dicom_header(path) if is_dicom(path) else read_raster_header(path)
 
 
 def read_mammogram(
@@ -70,7 +71,7 @@ def read_mammogram(
         MammogramError: The file can't be read, is no mammogram, or is refused; the message says why.
     """
     path = Path(path)
-    if _is_dicom(path):
+    if is_dicom(path):
         mammogram = read_dicom(path, frame=frame, allow_for_processing=allow_for_processing)
     else:
         mammogram = read_raster(path, frame=frame)
@@ -79,7 +80,7 @@ def read_mammogram(
     return mammogram
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Tell DICOM from plain image files by the first bytes.
 
     Raises:

@@ -37,6 +37,10 @@ EVERY_COMMAND = (
     ),
     *(("benchmark", name) for name in ("retrieval", "compare")),
     *(("weak", name) for name in ("train", "score", "evaluate")),
+    *(("detections", name) for name in ("convert", "show", "merge")),
+    *(("rescore", name) for name in ("fit", "cross-validate")),
+    *(("pacs", name) for name in ("echo", "fetch", "store", "listen")),
+    *((name,) for name in ("triage", "evaluate-detections", "report", "gate", "deidentify")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 

@@ -7,7 +7,7 @@ import pytest
 
 from classifiers import ClassificationError, fitted
 from classifiers.calibration import Calibration, cross_fitted_probabilities
-from classifiers.classification import HeadAnswer, classify, classify_many, keys_of_patient
+from classifiers.classification import CaseClassifier, HeadAnswer, classify, keys_of_patient
 from classifiers.fitted import ClassifierConfig, fit_classifiers
 from classifiers.heads import HeadConfig, LinearHead
 from classifiers.neighbours import NeighbourVote, VoteConfig
@@ -143,7 +143,11 @@ def test_many_answers_equal_single_ones_and_share_fits(monkeypatch):
         "classifiers.classification.fit_classifiers",
         lambda *given, **options: fits.append(1) or real(*given, **options),
     )
-    many = classify_many(gallery, gallery.matrix[rows], target="pathology", patient_keys=keys, config=FAST)
+    classifier = CaseClassifier(gallery, "pathology", config=FAST)
+    many = [
+        classifier.classify(gallery.matrix[row], frozenset(own), name=", ".join(sorted(own)) or None)
+        for row, own in zip(rows, keys, strict=True)
+    ]
     assert len(fits) == 3  # without a/3, without a/4, with everyone
     for row, own, found in zip(rows, keys, many, strict=True):
         alone = classify(gallery, gallery.matrix[row], target="pathology", patient_keys=own, config=FAST)
@@ -196,12 +200,18 @@ def test_an_empty_gallery_answers_nothing():
         classify(gallery, np.eye(6)[0], target="pathology", patient_id="1")
 
 
-def test_many_need_one_set_of_keys_each():
+def test_fits_are_forgotten_when_there_are_many(monkeypatch):
     gallery = some_gallery()
-    with pytest.raises(ClassificationError, match="keys of 1 women for 2 queries"):
-        classify_many(gallery, gallery.matrix[:2], target="pathology", patient_keys=[{"a/1"}])
-    with pytest.raises(ClassificationError, match="one row per query"):
-        classify_many(gallery, gallery.matrix[0], target="pathology")
+    monkeypatch.setattr("classifiers.classification._KEPT_FITS", 2)
+    fits, real = [], fit_classifiers
+    monkeypatch.setattr(
+        "classifiers.classification.fit_classifiers",
+        lambda *given, **options: fits.append(1) or real(*given, **options),
+    )
+    classifier = CaseClassifier(gallery, "pathology", config=FAST)
+    for woman in ("a/1", "a/2", "a/1", "a/3", "a/1", "a/2"):
+        classifier.classify(gallery.matrix[0], frozenset({woman}))
+    assert len(fits) == 4, "a/2 was forgotten when a/3 came, a/1 was not"
 
 
 def test_calibrated_probabilities_keep_the_order_of_classes():

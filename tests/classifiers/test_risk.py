@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from classifiers import ClassificationError
-from classifiers.classification import classify, classify_many
+from classifiers.classification import classify
 from classifiers.fitted import ClassifierConfig, fit_classifiers
 from classifiers.heads import HeadConfig
 from classifiers.reliability import bin_of, reliability
@@ -198,7 +198,7 @@ def test_a_risk_that_cannot_be_made_keeps_its_shape_and_says_why():
     assert told["risk"]["probability"] is None
     assert told["risk"]["basis"] == told["reasons"]["risk"] == "density has no class whose risk would be told"
     few = some_gallery(women=12)
-    (answer,) = classify_many(few, few.matrix[:1], target="pathology", config=FAST)
+    answer = classify(few, few.matrix[0], target="pathology", config=FAST)
     assert answer.risk is None
     assert "10 are needed" in answer.reasons["risk"]
     whole = classify(gallery, gallery.matrix[7], target="pathology", config=FAST).to_dict()
