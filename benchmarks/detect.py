@@ -45,7 +45,7 @@ from classifiers.leaks import check_unseen
 from embedder.datasets import read_dataset
 from embedder.dense import DenseEmbedder
 from embedder.embedding import Embedder, pretrained_model
-from embedder.findings import BOX_COLUMNS, Box, Finding, findings_frame, patient_key
+from embedder.findings import Finding, findings_frame, patient_key
 from embedder.normaltissue import add_normal_tissue, overlap, with_rows
 from embedder.preparation import prepare
 from embedder.recipe import Recipe
@@ -53,7 +53,7 @@ from embedder.rois import row_box
 from embedder.tissuemap import normal_is_known
 from embedder.training import train
 from errors import MammoseekError
-from exchange.detecting import DetectConfig, Detector, ImageCandidates, candidates_frame
+from exchange.detecting import DetectConfig, Detector, ImageCandidates, box_of, candidates_frame
 from exchange.detections import detections_frame
 from exchange.froc import FrocConfig, score_detections
 from exchange.judging import read_truth
@@ -192,11 +192,7 @@ def mine(frame: pd.DataFrame, gallery: Path, arguments: argparse.Namespace) -> p
                 continue
             marks = [box for _, row in on_film[on_film["tissue"] == "lesion"].iterrows() if (box := row_box(row))]
             answer = detector.detect(film_source(frame, path), barred=barred)
-            away = [
-                one
-                for one in answer.detections
-                if not any(overlap(Box(*(getattr(one, name) for name in BOX_COLUMNS)), mark) > 0 for mark in marks)
-            ]
+            away = [one for one in answer.detections if not any(overlap(box_of(one), mark) > 0 for mark in marks)]
             kept = [on_film.iloc[0].get(name) for name in ("dataset", "patient_id")]
             rows.append(
                 detections_frame(replace(one, dataset=kept[0], patient_id=kept[1]) for one in away).assign(
@@ -318,9 +314,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="repeats of the cost (5)")
     parser.add_argument("--cost-only", action="store_true", help="measure the cost alone")
     parser.add_argument("--threads", type=int, help="threads of torch (its own number)")
-    parser.add_argument(
-        "--work", type=Path, default=Path("detect-work"), help="folder where models and galleries are kept"
-    )
+    parser.add_argument("--work", type=Path, default=Path("detect-work"), help="folder of models and galleries")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "mini-mias-detect.csv")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ It proposes places to look at. A detector that was trained on boxes is the bette
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class ImageCandidates:
     """What was found on one image.
 
     Attributes:
-        path: The image.
+        source: The image as it was searched, with what file and gallery tell of it.
         detections: Best first.
         scales: Sizes at which it was searched.
         heat: float32 (rows, columns) in [0, 1] over the stored image, of at most 512 pixels a side: the dense look.
@@ -103,12 +103,23 @@ class ImageCandidates:
         notes: What a reader should know.
     """
 
-    path: Path
+    source: Source
     detections: tuple[Detection, ...]
     scales: tuple[Scale, ...]
     heat: npt.NDArray[np.float32]
     excluded_patient: str | None
     notes: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The image."""
+        assert self.source.path is not None, "images are searched"
+        return self.source.path
+
+    @property
+    def name(self) -> str:
+        """What names the image, see `image_name`."""
+        return image_name(self.source)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON, without the heat map."""
@@ -189,14 +200,14 @@ class Detector:
         """
         if source.path is None or source.box is not None:
             raise ExchangeError("detect", "it searches whole images", "name an image, and neither a box nor a row")
-        source = complete_source(source, self.gallery)
-        assert source.path is not None, "it was asked for above"
         mammogram = read_mammogram(source.path, frame=source.frame, allow_for_processing=source.allow_for_processing)
+        source = complete_source(source, self.gallery)
         spacing, view = source.spacing_mm or mammogram.spacing_mm, source.view or mammogram.view
+        source = replace(source, spacing_mm=spacing, view=view)
         named = [name for name in (source.patient, mammogram.patient_id) if name is not None]
         own = exclude_image(
             self.gallery,
-            path=source.path,
+            path=mammogram.path,
             sop_uid=mammogram.sop_uid,
             patients=list(dict.fromkeys(named)),
             dataset=source.dataset,
@@ -206,9 +217,7 @@ class Detector:
         scales = self._scales(left_out, spacing)
         notes = [*mammogram.notes, *own.notes]
         if spacing is None:
-            notes.append(
-                "the pixels' size is not known, so lesions were taken to be as large in pixels as the gallery's"
-            )
+            notes.append("the spacing is not known: lesions were taken to be as large in pixels as the gallery's")
         where, _ = tissue_mask(mammogram, view)
         prepared = prepare(mammogram.pixels, self.embedder.preparation, spacing_mm=spacing, view=view)
         scored = []
@@ -219,11 +228,9 @@ class Detector:
             notes.append("no breast was found on the image, so nothing was searched")
         shape = (mammogram.rows, mammogram.columns)
         peaks = find_peaks(scored, shape, overlap=_PROPOSAL_OVERLAP, most=self.config.looks)
-        scores = self._second_look(source, mammogram, peaks, judge, spacing, view)
-        found = self._detections(source, mammogram, own, peaks, scores, spacing, view)
-        return ImageCandidates(
-            source.path, found, scales, heat_map(scored, shape), own.patient, tuple(dict.fromkeys(notes))
-        )
+        scores = self._second_look(source, mammogram, peaks, judge)
+        found = self._detections(source, mammogram, own, peaks, scores)
+        return ImageCandidates(source, found, scales, heat_map(scored, shape), own.patient, tuple(dict.fromkeys(notes)))
 
     def detect_all(
         self, sources: Iterable[Source], *, progress: Callable[[int, int], None] | None = None
@@ -279,15 +286,14 @@ class Detector:
         mammogram: Mammogram,
         peaks: Sequence[Peak],
         judge: TissueJudge,
-        spacing_mm: float | None,
-        view: str | None,
     ) -> npt.NDArray[np.float64]:
         """Return (peaks,) the score of the crop around each."""
         if not peaks:
             return np.empty(0)
-        assert source.path is not None, "it is an image"
         boxes = [peak.box for peak in peaks]
-        cut, _ = crops_of_image(source.path, mammogram, boxes, self.embedder.preparation, spacing_mm, view, 1.0)
+        cut, _ = crops_of_image(
+            mammogram.path, mammogram, boxes, self.embedder.preparation, source.spacing_mm, source.view, 1.0
+        )
         crops: list[RoiCrop] = []
         for crop in cut:
             if isinstance(crop, MammoseekError):
@@ -302,17 +308,13 @@ class Detector:
         own: Exclusion,
         peaks: Sequence[Peak],
         scores: npt.NDArray[np.float64],
-        spacing_mm: float | None,
-        view: str | None,
     ) -> tuple[Detection, ...]:
-        path = os.path.realpath(mammogram.path)
-        dataset, patient = source.dataset or own.dataset or UNKNOWN, own.patient or Path(path).stem
-        # Names are of the image and the place's rank on it: two folders may hold images of one name.
-        stem = f"{Path(path).stem}-{hashlib.sha256(f'{path} {source.frame}'.encode()).hexdigest()[:8]}"
+        path, name = os.path.realpath(mammogram.path), image_name(source)
+        dataset, patient = source.dataset or own.dataset or UNKNOWN, own.patient or mammogram.path.stem
         order = [place for place in np.argsort(-scores, kind="stable") if scores[place] >= self.config.minimum]
         found = [
             Detection(
-                detection_id=f"{stem}-{rank:04d}",
+                detection_id=f"{name}-{rank:04d}",
                 path=path,
                 dataset=dataset,
                 patient_id=patient,
@@ -323,8 +325,8 @@ class Detector:
                 sop_uid=mammogram.sop_uid,
                 study_id=mammogram.study_uid,
                 laterality=mammogram.laterality,
-                view=view,
-                spacing_mm=spacing_mm,
+                view=source.view,
+                spacing_mm=source.spacing_mm,
                 image_rows=mammogram.rows,
                 image_columns=mammogram.columns,
                 frame_number=source.frame,
@@ -338,6 +340,13 @@ class Detector:
         return tuple(one for one in found if one.detection_id in chosen)
 
 
+def image_name(source: Source) -> str:
+    """Return the name of an image's file with a digest of its place, for two folders may hold files of one name."""
+    assert source.path is not None, "images are searched"
+    place = f"{os.path.realpath(source.path)} {source.frame}"
+    return f"{source.path.stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+
 def box_of(detection: Detection) -> Box:
     """Return the box of a candidate: it always has one."""
     corners = (detection.x0, detection.y0, detection.x1, detection.y1)
@@ -349,18 +358,30 @@ def candidates_frame(answers: Iterable[ImageCandidates]) -> pd.DataFrame:
     return detections_frame(one for answer in answers for one in answer.detections)
 
 
-def draw_candidates(answer: ImageCandidates, source: Source, path: Path) -> None:
-    """Draw an image beside its heat map with the numbered candidates.
+def draw_all(answers: Iterable[ImageCandidates], folder: Path) -> list[Path]:
+    """Draw each image beside its heat map with the numbered candidates.
 
     Args:
-        answer: What was found on it.
-        source: What was searched.
-        path: The picture to write.
+        answers: What was found.
+        folder: Where the pictures are written, named by the images; made where it is not there.
+
+    Returns:
+        The pictures.
 
     Raises:
-        MammoseekError: The image can't be read any more, or the picture can't be written.
+        MammoseekError: An image can't be read any more, or a picture or the folder can't be written.
     """
-    mammogram = read_mammogram(answer.path, frame=source.frame, allow_for_processing=source.allow_for_processing)
-    boxes = [box_of(one) for one in answer.detections]
-    heading = f"Places to look at, {len(boxes)}: {DETECTOR}.  Not for diagnosis."
-    draw_overlay(mammogram.pixels, answer.heat, boxes, path, heading=heading)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExchangeError(folder, f"is no folder that can be written ({error.strerror})", "name another") from error
+    pictures = []
+    for answer in answers:
+        source = answer.source
+        mammogram = read_mammogram(answer.path, frame=source.frame, allow_for_processing=source.allow_for_processing)
+        boxes = [box_of(one) for one in answer.detections]
+        pictures.append(folder / f"{answer.name}.png")
+        heading = f"Places to look at: {len(boxes)}, by {DETECTOR}.  Not for diagnosis."
+        draw_overlay(mammogram.pixels, answer.heat, boxes, pictures[-1], heading=heading)
+    return pictures

@@ -15,7 +15,7 @@ from embedder.network import NetworkConfig
 from embedder.normaltissue import add_normal_tissue
 from embedder.preparation import PreparationConfig
 from exchange import ExchangeError
-from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_candidates
+from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_all
 
 PREPARATION = PreparationConfig(height=64, width=64, floor_mm=8.0, floor_pixels=33)
 NETWORK = NetworkConfig(backbone="test_resnet", weights="none", embedding_dimension=None)
@@ -122,7 +122,7 @@ def test_the_woman_may_be_named_where_the_file_does_not_say(detector, detect_row
 
 def test_an_unknown_spacing_is_told(detector, tmp_path):
     answer = detector.detect(Source(film(tmp_path)))
-    assert any("size is not known" in note for note in answer.notes)
+    assert any("spacing is not known" in note for note in answer.notes)
     assert answer.detections
 
 
@@ -161,7 +161,7 @@ def test_an_image_that_is_hardly_larger_than_allowed_or_has_no_breast_gives_an_a
 
 def test_a_gallery_without_normal_tissue_is_refused_with_the_way_out(tissue_manifest, detect_model, tmp_path):
     new_gallery(tissue_manifest, detect_model, tmp_path / "gallery", workers=1)
-    with pytest.raises(ExchangeError, match="no normal tissue.*mammoseek dataset normal"):
+    with pytest.raises(ExchangeError, match=r"no normal tissue.*mammoseek dataset normal"):
         Detector(tmp_path / "gallery")
 
 
@@ -191,12 +191,15 @@ def test_a_box_is_refused_for_whole_images_are_searched(detector, tmp_path):
         detector.detect(Source(film(tmp_path), Box(1, 1, 9, 9)))
 
 
-def test_the_picture_is_written_whole(detector, tmp_path):
+def test_a_picture_of_each_image_is_written_whole_or_not_at_all(detector, tmp_path):
     source = Source(film(tmp_path), spacing_mm=0.4)
     answer = detector.detect(source)
-    draw_candidates(answer, source, tmp_path / "heat.png")
-    assert cv2.imread(str(tmp_path / "heat.png")).shape[1] > 600
+    [picture] = draw_all([answer], tmp_path / "heat")
+    assert cv2.imread(str(picture)).shape[1] > 600
+    assert picture.stem == answer.name
     (tmp_path / "new.png").unlink()
     with pytest.raises(MammogramError, match="no such file"):
-        draw_candidates(answer, source, tmp_path / "again.png")
-    assert not (tmp_path / "again.png").exists()
+        draw_all([answer], tmp_path / "again")
+    assert not list((tmp_path / "again").iterdir())
+    with pytest.raises(ExchangeError, match="folder"):
+        draw_all([answer], picture)

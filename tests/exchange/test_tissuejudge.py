@@ -21,7 +21,6 @@ def known():
 
 
 def test_the_odds_are_the_mean_of_the_heads_and_the_votes(known):
-    vectors, labels, women = known
     queries = unit(np.random.default_rng(1).normal(size=(20, 8)))
     wanted = np.zeros(20)
     for part in (LinearHead().fit(*known), NeighbourVote().fit(*known)):
