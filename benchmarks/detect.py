@@ -17,9 +17,11 @@ and 4 false positives an image, by lesion type, with 95 % intervals over women.
 The cost is the time of searching one image of 4,000 × 3,000 pixels (reading aside) over one bare forward pass of the
 backbone on as many pixels, in one process with the same threads, in turns; median of the repeats and their range.
 
-Time on two free cores, by the processor time of a trial: about two seconds a film, so with 64 films and the
-embedding of 700 crops some 3 minutes a fold when frozen; `--mine` searches the other 258 films as well, 10 minutes a
-fold more; `--trained` adds a training of about half an hour. `--only-folds 1 --films 12` is a trial.
+Time: EfficientNet-Lite0 takes 0.47 s of processor time a megapixel, and a film is 3 to 4 megapixels in all scales and
+second looks; so about two seconds of processor time a film are expected, and with 64 films and the embedding of 700
+crops some 3 minutes a fold on one core when frozen. `--mine` searches the other 258 films as well, 10 minutes a fold
+more; `--trained` adds a training of about half an hour. `--only-folds 1 --films 12` is a trial. The bare pass of the
+cost needs about 4 GB.
 """
 
 import argparse
@@ -242,11 +244,10 @@ def cost_rows(work: Path, repeats: int) -> list[dict[str, Any]]:
     embedder = Embedder.load(work / "frozen", device="cpu")
     detector = Detector(lesions)
     source = Source(image, patient="nobody", spacing_mm=0.07, view="CC")
-    detector.detect(source)  # judges are fitted once a gallery
     bare = torch.from_numpy(pixels)[None, None]
     dense = DenseEmbedder(embedder.network, embedder.preparation)
     prepared = prepare(pixels, embedder.preparation, spacing_mm=0.07)
-    scales = detector.detect(source).scales
+    scales = detector.detect(source).scales  # judges are fitted here, once a gallery
     ratios: dict[str, list[float]] = {"detect": [], "dense look alone": []}
     for _ in range(repeats):
         start = time.perf_counter()

@@ -222,7 +222,7 @@ class DenseEmbedder:
             cells = self.feature_map(crop)
             strides = {size[axis] / cells.shape[2 + axis] for axis in (0, 1)}
             stride = int(min(strides))
-            whole = cells.ndim == 4 and strides == {stride}
+            whole = strides == {stride} and stride & (stride - 1) == 0  # 100 pixels are 4 cells of 32, not of 25
         except Exception as error:  # backbones refuse a size in many ways
             raise ModelError(name, "gives no map of features", remedy) from error
         if not whole:

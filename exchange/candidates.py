@@ -9,12 +9,14 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter
 from scipy.special import expit
 
+from embedder.breast import Mask
 from embedder.dense import DensePlaces
 from embedder.findings import Box
 from exchange.scales import Scale
 from exchange.suppression import keepers
 
 _HEAT_SIDE = 512  # pixels of the longer side of a heat map
+_TISSUE_SHARE = 0.75  # of a box; lesions lie at the skin too
 _NOWHERE = -1e9  # the log odds of what is no place
 
 
@@ -71,6 +73,21 @@ def find_peaks(scored: Sequence[ScoredScale], shape: tuple[int, int], *, overlap
     boxes = np.array([list(peak.box) for peak in peaks], np.float64).reshape(-1, 4)
     kept = np.flatnonzero(keepers(boxes, overlap) == np.arange(len(boxes)))
     return [peaks[place] for place in kept[:most]]
+
+
+def tissue_around(tissue: Mask, side: float) -> Mask:
+    """Return where the middle of a box may lie so that three quarters of the box are tissue.
+
+    Known normal tissue lies in the breast (`embedder.normaltissue`): what looks unlike it at the skin is the skin. At
+    the image's border tissue is taken to go on, for lesions at the chest wall are cut by it.
+
+    Args:
+        tissue: bool (rows, columns).
+        side: Of the box, in pixels.
+    """
+    size = max(1, round(side))
+    share = cv2.blur(tissue.astype(np.float32), (size, size), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(tissue & (share >= _TISSUE_SHARE), np.bool_)
 
 
 def square(x: float, y: float, side: float, shape: tuple[int, int]) -> Box | None:

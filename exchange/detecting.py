@@ -34,7 +34,7 @@ from embedder.rois import crops_of_image
 from embedder.tissue import tissue_mask
 from errors import MammoseekError
 from exchange import ExchangeError
-from exchange.candidates import Peak, ScoredScale, find_peaks, heat_map
+from exchange.candidates import Peak, ScoredScale, find_peaks, heat_map, tissue_around
 from exchange.detections import Detection, detections_frame
 from exchange.scales import Scale, lesion_scales
 from exchange.suppression import SuppressionConfig, suppress
@@ -222,7 +222,7 @@ class Detector:
         prepared = prepare(mammogram.pixels, self.embedder.preparation, spacing_mm=spacing, view=view)
         scored = []
         for scale in scales if where.any() else ():
-            places = self.dense.places(prepared, scale.window, where)
+            places = self.dense.places(prepared, scale.window, tissue_around(where, scale.box))
             scored.append(ScoredScale(scale, places, dense_judge.log_odds(dense_judge.aligned(places.vectors))))
         if not any(len(one.log_odds) for one in scored):
             notes.append("no breast was found on the image, so nothing was searched")
@@ -247,7 +247,7 @@ class Detector:
             try:
                 found.append(self.detect(source))
             except MammoseekError as error:
-                failures.append((str(source.path), str(error)))
+                failures.append((str(source.path), f"{error.cause}; {error.remedy}" if error.remedy else error.cause))
             if progress is not None:
                 progress(done, len(given))
         return found, failures

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from embedder.findings import BOX_COLUMNS
 from embedder.preparation import PreparationConfig
 from exchange import ExchangeError
 
@@ -51,8 +52,10 @@ def lesion_scales(
         ExchangeError: No lesion has a place.
     """
     placed = lesions[lesions["x0"].notna()]
-    sizes = np.maximum(placed["x1"] - placed["x0"], placed["y1"] - placed["y0"]).to_numpy(np.float64)
-    known = pd.to_numeric(placed["spacing_mm"]).to_numpy(np.float64, na_value=np.nan)
+    x0, y0, x1, y1 = placed[list(BOX_COLUMNS)].to_numpy(np.float64).T
+    sizes = np.maximum(x1 - x0, y1 - y0)
+    told = placed["spacing_mm"] if "spacing_mm" in placed.columns else pd.Series(np.nan, index=placed.index)
+    known = pd.to_numeric(told).to_numpy(np.float64, na_value=np.nan)
     if spacing_mm is not None and np.isfinite(known).any():
         sizes = (sizes * known)[np.isfinite(known)] / spacing_mm
     sizes = sizes[sizes > 0]

@@ -144,6 +144,7 @@ def test_of_fused_vectors_the_learned_part_is_the_first_block(dense):
         (network, replace(SIZE, granularity="breast"), "whole breasts"),
         (network, replace(SIZE, super_resolution="srcnn-rsna"), "super_resolution=none"),
         (network, replace(SIZE, height=100), "multiples"),
+        (network, replace(SIZE, height=100, width=100), "multiples"),
         (lambda: network(replace(TINY, backbone="test_vit")), replace(SIZE, height=160, width=160), "convolutional"),
     ],
 )

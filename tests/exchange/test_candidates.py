@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.dense import DensePlaces
-from exchange.candidates import ScoredScale, find_peaks, heat_map, square
+from exchange.candidates import ScoredScale, find_peaks, heat_map, square, tissue_around
 from exchange.matching import iou
 from exchange.scales import Scale
 
@@ -83,6 +83,17 @@ def test_the_map_is_hottest_where_the_odds_are_highest(mirrored, shape):
     x, y = (column + 0.5) * shape[1] / heat.shape[1], (row + 0.5) * shape[0] / heat.shape[0]
     wanted = (80 if not mirrored else SHAPE[1] - 80) * factor, 70 * factor
     assert np.hypot(x - wanted[0], y - wanted[1]) < 4 * factor
+
+
+def test_boxes_lie_in_the_tissue_to_three_quarters_and_may_touch_the_chest_wall():
+    tissue = np.zeros(SHAPE, np.bool_)
+    tissue[:, :80] = True
+    where = tissue_around(tissue, 40)
+    # A box around column x reaches from x - 20 to x + 20: at 70 three quarters of it are tissue.
+    assert where[:, :70].all()
+    assert not where[:, 72:].any()
+    assert (tissue_around(tissue, 1) == tissue).all()
+    assert not tissue_around(np.zeros(SHAPE, np.bool_), 40).any()
 
 
 def test_a_box_beyond_the_image_is_none():

@@ -41,6 +41,7 @@ def test_sizes_are_millimetres_where_both_sides_know_them_and_pixels_where_one_d
     assert lesion_scales(known, CONFIG, 0.05, **USUAL)[0].box == pytest.approx(400)
     assert lesion_scales(known, CONFIG, None, **USUAL)[0].box == 200
     assert lesion_scales(lesions([200.0] * 5, spacing=np.nan), CONFIG, 0.05, **USUAL)[0].box == 200
+    assert lesion_scales(known.drop(columns="spacing_mm"), CONFIG, 0.05, **USUAL)[0].box == 200
 
 
 def test_no_more_scales_than_allowed_and_one_where_all_lesions_are_alike():
