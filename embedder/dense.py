@@ -194,6 +194,7 @@ class DenseEmbedder:
             parts.append(found.narrow(axis + 1, start - first, stop - start))
         return torch.cat(parts, dim=axis + 1)
 
+    @torch.inference_mode()
     def feature_map(self, images: Tensor) -> Tensor:
         """Return the backbone's bare (batch, channels, rows, columns) of images (batch, 1, height, width) in [0, 1]."""
         network: Any = self.network

@@ -82,10 +82,6 @@ def test_a_bright_blob_on_a_new_womans_film_is_the_one_candidate(seeing_detector
     assert np.hypot(column - middle[0], row - middle[1]) < 15
 
 
-def test_a_film_without_a_blob_has_no_candidate(seeing_detector, tmp_path):
-    assert not seeing_detector.detect(Source(film(tmp_path, lesion=None), spacing_mm=0.4)).detections
-
-
 def test_candidates_are_few_ordered_apart_and_inside_the_image(detector, tmp_path):
     answer = detector.detect(Source(film(tmp_path), spacing_mm=0.4))
     scores = [one.score for one in answer.detections]
