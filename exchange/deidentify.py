@@ -242,13 +242,13 @@ def _copy(
             with claims.hold(place):
                 if place in claims.copied:
                     raise _CannotCopy(DUPLICATE, "same-object", "another file of this run holds the same object")
-                status = THERE if (output / place).exists() else WRITTEN
-                if status == WRITTEN:
-                    content = _copied(readable, woman, key, config)
-                    make_folder((output / place).absolute().parent)
-                    write_whole(output / place, content)
+                if (output / place).exists():  # by an earlier run, whichever file of the same object it was made of
+                    return FileOutcome(path, THERE, place)
+                content = _copied(readable, woman, key, config)
+                make_folder((output / place).absolute().parent)
+                write_whole(output / place, content)
                 claims.copied.add(place)
-                return FileOutcome(path, status, place)
+                return FileOutcome(path, WRITTEN, place)
     except _CannotCopy as why:
         return FileOutcome(path, why.status, code=why.code, reason=why.reason)
     except OSError as error:
