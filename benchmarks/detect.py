@@ -195,7 +195,7 @@ def mine(frame: pd.DataFrame, gallery: Path, arguments: argparse.Namespace) -> p
             marks = [box for _, row in on_film[on_film["tissue"] == "lesion"].iterrows() if (box := row_box(row))]
             answer = detector.detect(film_source(frame, path), barred=barred)
             away = [one for one in answer.detections if not any(overlap(box_of(one), mark) > 0 for mark in marks)]
-            kept = [on_film.iloc[0].get(name) for name in ("dataset", "patient_id")]
+            kept = [str(on_film.iloc[0][name]) for name in ("dataset", "patient_id")]
             rows.append(
                 detections_frame(replace(one, dataset=kept[0], patient_id=kept[1]) for one in away).assign(
                     tissue="normal"

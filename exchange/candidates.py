@@ -66,7 +66,8 @@ def find_peaks(scored: Sequence[ScoredScale], shape: tuple[int, int], *, overlap
         # Of a plateau each place is a peak; suppression leaves one of them.
         highest = plane[rows, columns] >= maximum_filter(plane, size=3, mode="constant", cval=_NOWHERE)[rows, columns]
         for place in np.flatnonzero(highest):
-            box = square(*one.places.centres[place].tolist(), one.scale.box, shape)
+            x, y = one.places.centres[place].tolist()
+            box = square(x, y, one.scale.box, shape)
             if box is not None:
                 peaks.append(Peak(box, float(one.log_odds[place])))
     peaks.sort(key=lambda peak: (-peak.log_odds, *peak.box))

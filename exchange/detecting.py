@@ -290,7 +290,7 @@ class Detector:
         """Return (peaks,) the score of the crop around each."""
         if not peaks:
             return np.empty(0)
-        boxes = [peak.box for peak in peaks]
+        boxes: list[Box | None] = [peak.box for peak in peaks]
         cut, _ = crops_of_image(
             mammogram.path, mammogram, boxes, self.embedder.preparation, source.spacing_mm, source.view, 1.0
         )
