@@ -298,6 +298,93 @@ def detections_merge(
     report_failures(failures, "rows or images")
 
 
+@app.command("detect")
+def detect(
+    images: Annotated[list[Path], typer.Argument(help="Mammograms.", metavar="IMAGE...")],
+    gallery: Annotated[
+        Path,
+        typer.Option(help="Gallery of lesions and normal tissue, see `mammoseek dataset normal`.", metavar="GALLERY"),
+    ],
+    most: Annotated[int, typer.Option(min=1, max=1000, help="Candidates on an image, at most.")] = 5,
+    minimum: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least score.")] = 0.1,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Table of candidates to write, .csv or .parquet.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of each image with its heat map.", metavar="FOLDER")
+    ] = None,
+    patient: Annotated[str | None, typer.Option(help="The images' woman, where the files do not name her.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set whose id --patient is; every data set unless named.")
+    ] = None,
+    spacing_mm: Annotated[
+        float | None,
+        typer.Option("--spacing-mm", min=0.001, max=5.0, help="mm per pixel, where the file does not say."),
+    ] = None,
+    view: Annotated[str | None, typer.Option(help="The view (CC, MLO, …), where the file does not say.")] = None,
+    frame: Annotated[int | None, typer.Option(min=1, help="The frame of a multi-frame image, from 1.")] = None,
+    for_processing: Annotated[bool, typer.Option("--for-processing", help="Accept a For Processing image.")] = False,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The model, where it is not the copy kept in the gallery.")
+    ] = None,
+    device: Device = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Propose places to look at: what resembles known lesions more than normal tissue, other women's.
+
+    A score orders the places of an image; it is no probability of cancer. Where there is a trained detector, its
+    output is the better input.
+
+    \b
+    Examples:
+      mammoseek detect image.dcm --gallery gallery --pictures heat
+      mammoseek detect *.png --gallery gallery --spacing-mm 0.2 -o candidates.csv
+      mammoseek detect image.dcm --gallery gallery --most 10 --minimum 0.3 --json
+    """
+    from classifiers.cases import Source
+    from embedder.manifest import write_manifest
+    from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_all
+
+    if output is not None:
+        check_output(output)
+    if len(images) > 1 and frame is not None:
+        raise typer.BadParameter("a frame is of one image", param_hint="--frame")
+    config = DetectConfig(most=most, minimum=minimum, looks=max(24, 2 * most))
+    detector = Detector(gallery, model=model, device=device, config=config)
+    sources = [
+        Source(
+            path=path,
+            patient=patient,
+            dataset=dataset,
+            spacing_mm=spacing_mm,
+            view=view,
+            frame=frame,
+            allow_for_processing=for_processing,
+        )
+        for path in images
+    ]
+    with progress_bar("Searching") as progress:
+        answers, failures = detector.detect_all(sources, progress=progress)
+    if output is not None:
+        write_manifest(candidates_frame(answers), output)
+        say(f"Candidates in {output}")
+    if pictures is not None:
+        draw_all(answers, pictures)
+        say(f"Pictures in {pictures}")
+    if as_json:
+        print_json({"images": [answer.to_dict() for answer in answers], "failures": dict(failures)})
+    else:
+        for answer in answers:
+            rows = [
+                (rank, f"{one.x0},{one.y0},{one.x1},{one.y1}", f"{one.score:.3f}")
+                for rank, one in enumerate(answer.detections, 1)
+            ]
+            print_table(("place", "box", "score"), rows, str(answer.path))
+            for note in answer.notes:
+                say(f"note: {note}")
+    report_failures(failures, "images")
+
+
 # ------------------------------------------------------------------------------------------------- triage
 
 

@@ -170,7 +170,7 @@ def ask_source(
         rows = [each.row_id for each in (source, *further) if each.row_id is not None]
         answer = query_row_views(stored, rows, question)
     else:
-        sources = [_completed(each, stored) for each in (source, *further)]
+        sources = [complete_source(each, stored) for each in (source, *further)]
         source = sources[0]
         embedder = _SourceEmbedder(gallery_embedder(folder, model=model, device=device), sources)
         views = [View(str(_path(each)), each.box, None, each.spacing_mm, each.view) for each in sources]
@@ -297,7 +297,7 @@ def _look(stored: Gallery, source: Source, gallery: Place, model: Path | None, d
         vector = stored.vectors.take(np.array([position]))[0]
         return _Look(source, vector, exclude_row(stored, source.row_id), stored.record(position))
     check_named(stored, source.patient, source.dataset)
-    source = _completed(source, stored)
+    source = complete_source(source, stored)
     embedder = _SourceEmbedder(gallery_embedder(gallery, model=model, device=device), [source])
     embedded = embedder.embed(_path(source), source.box, spacing_mm=source.spacing_mm, view=source.view)
     named = [name for name in (source.patient, embedded.patient_id) if name is not None]
@@ -405,7 +405,7 @@ def row_crop(gallery: DrawnGallery, record: dict[str, Any], preparation: Prepara
     return RoiCrop(pixels.astype(np.float32) / np.float32(255), None, None, None)
 
 
-def _completed(source: Source, gallery: Gallery) -> Source:
+def complete_source(source: Source, gallery: Gallery) -> Source:
     """Complete the spacing and view of an image that the gallery holds: a plain picture file says neither.
 
     A place then gives the same vector, up to rounding, whether it is asked by image or by row.

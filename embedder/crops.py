@@ -34,7 +34,7 @@ class RoiCrop:
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A rectangle of the prepared image, in the coordinates of pixel edges; it may reach beyond the image."""
 
     x0: float
@@ -80,8 +80,8 @@ def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, 
     height, width = crop_shape(config, margin)
     x0 = view.x0 - (width - config.width) / 2 / scale
     y0 = view.y0 - (height - config.height) / 2 / scale
-    window = _Window(x0, y0, width / scale, height / scale)
-    pixels = _resample(prepared, marked, window, height, width, config.super_resolution)
+    window = Window(x0, y0, width / scale, height / scale)
+    pixels = resample_window(prepared, marked, window, height, width, config.super_resolution)
     place = None
     if marked is not None:
         place = (
@@ -116,28 +116,28 @@ def checked_box(prepared: Prepared, box: Box | None, granularity: str) -> Box | 
     return box
 
 
-def _finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> _Window:
+def _finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> Window:
     """Return a window centred on a finding, its shorter side no less than context and floor ask for."""
     aspect = config.width / config.height
     floor = config.floor_mm / prepared.spacing_mm if prepared.spacing_mm else float(config.floor_pixels)
     side = max(config.context * max(marked.width, marked.height), floor)
     height = side if aspect >= 1 else side / aspect
     x, y = marked.centre
-    return _Window(x - height * aspect / 2, y - height / 2, height * aspect, height)
+    return Window(x - height * aspect / 2, y - height / 2, height * aspect, height)
 
 
-def _breast_window(prepared: Prepared, config: PreparationConfig) -> _Window:
+def _breast_window(prepared: Prepared, config: PreparationConfig) -> Window:
     """Return a window around the breast: chest wall at its left edge, spare room at the nipple's side."""
     aspect = config.width / config.height
-    breast = _bounds(prepared)
+    breast = breast_bounds(prepared)
     height = config.context * max(breast.height, breast.width / aspect)
     x, y = breast.centre
     x0 = float(breast.x0) if config.chest_wall_left else x - height * aspect / 2
-    return _Window(x0, y - height / 2, height * aspect, height)
+    return Window(x0, y - height / 2, height * aspect, height)
 
 
-def _bounds(prepared: Prepared) -> Box:
-    """Return the bounding box of the breast."""
+def breast_bounds(prepared: Prepared) -> Box:
+    """Return the bounding box of the breast; the whole image where none was looked for or found."""
     rows, columns = prepared.pixels.shape
     if prepared.mask is None or not prepared.mask.any():
         return Box(0, 0, columns, rows)
@@ -146,8 +146,8 @@ def _bounds(prepared: Prepared) -> Box:
     return Box(int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1)
 
 
-def _resample(
-    prepared: Prepared, marked: Box | None, window: _Window, height: int, width: int, super_resolution: str
+def resample_window(
+    prepared: Prepared, marked: Box | None, window: Window, height: int, width: int, super_resolution: str
 ) -> Pixels:
     """Resample a window without aliasing, zero outside the image and, where that is blanked, outside the
     breast.

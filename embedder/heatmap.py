@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.breast import Pixels
+from embedder.findings import Box
 from embedder.montage import check_montage_path, write_figure
 from embedder.places import Place, around
 from embedder.tiles import CELL, Bag, Grid
@@ -61,6 +62,24 @@ def draw_heat_map(
     Raises:
         MontageError: The ending names no picture format, something that is no file is there, or it can't be written.
     """
+    draw_overlay(pixels, heat(bag, evidence), [place.box for place in places], path, heading=heading)
+
+
+def draw_overlay(
+    pixels: Pixels, warm: npt.NDArray[np.float32], boxes: Sequence[Box], path: Path, *, heading: str = ""
+) -> None:
+    """Write a mammogram beside itself under a heat map with numbered boxes.
+
+    Args:
+        pixels: float32 (rows, columns) in [0, 1], as `read_mammogram` gives them.
+        warm: float32 in [0, 1], oriented like the image and of any size.
+        boxes: In pixels of the stored image.
+        path: The picture to write; its ending names the format (.png, .pdf, .svg, .jpg).
+        heading: A line above.
+
+    Raises:
+        MontageError: The ending names no picture format, something that is no file is there, or it can't be written.
+    """
     path = Path(path)
     check_montage_path(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,7 +89,7 @@ def draw_heat_map(
     scale = min(1.0, _LONGEST / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    warm = cv2.resize(heat(bag, evidence), size, interpolation=cv2.INTER_LINEAR)
+    warm = np.asarray(cv2.resize(warm, size, interpolation=cv2.INTER_LINEAR), np.float32)
     figure = Figure(figsize=(10, 0.5 + 5 * rows / columns), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     plain, marked = figure.subplots(1, 2)
@@ -78,8 +97,7 @@ def draw_heat_map(
         axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=(0, columns, rows, 0))
         axis.set_axis_off()
     marked.imshow(warm, cmap="inferno", vmin=0, vmax=1, alpha=_HIGHEST * warm, extent=(0, columns, rows, 0))
-    for number, place in enumerate(places, 1):
-        x0, y0, x1, y1 = place.box
+    for number, (x0, y0, x1, y1) in enumerate(boxes, 1):
         marked.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="#f1c40f", linewidth=1)
         marked.text(x1, y0, str(number), color="#f1c40f", fontsize=9, va="top", ha="left")
     figure.suptitle(heading, fontsize=10)

@@ -258,6 +258,20 @@ class EmbedderNetwork(nn.Module):
         features = self.backbone.forward_features(normalised)  # type: ignore[operator]
         return self.backbone.forward_head(self.pool(features)[..., None, None])  # type: ignore[operator]
 
+    def learned(self, features: Tensor, extent_mm: Tensor | None, described: Tensor | None = None) -> Tensor:
+        """Return (batch, learned dimension) of unit length: the embedding without descriptors that stand beside it.
+
+        Args:
+            features: (batch, features) as `pooled` gives them, float32.
+            extent_mm: (batch,) height of each crop in mm, NaN where unknown; None where all are unknown.
+            described: (batch, descriptors) that the embedding layer is given, for a network that fuses them there.
+        """
+        if self.config.embedding_dimension is not None and self.config.physical_scale:
+            features = torch.cat([features, scale_features(extent_mm, features)], dim=1)
+        if described is not None:
+            features = torch.cat([features, described], dim=1)
+        return functional.normalize(self.embed(features), dim=1)
+
     def forward(self, images: Tensor, extent_mm: Tensor | None = None, descriptors: Tensor | None = None) -> Output:
         """Embed crops and score every head.
 
@@ -269,16 +283,13 @@ class EmbedderNetwork(nn.Module):
         features = self.pooled(images).float()
         # Mixed precision ends here: distances between unit vectors need more than the eight bits of bfloat16.
         with torch.autocast(features.device.type, enabled=False):
-            if self.config.embedding_dimension is not None and self.config.physical_scale:
-                features = torch.cat([features, scale_features(extent_mm, features)], dim=1)
             described = None
             if self.beside is not None:
                 assert descriptors is not None, "this network fuses descriptors"
                 described = self.beside(descriptors.float())
-                if not self.beside.components:
-                    features = torch.cat([features, described], dim=1)
-            embedding = functional.normalize(self.embed(features), dim=1)
-            if described is not None and self.beside is not None and self.beside.components:
+            fused = self.beside is not None and self.beside.components
+            embedding = self.learned(features, extent_mm, None if fused else described)
+            if described is not None and fused:
                 weight = self.config.fusion_weight
                 embedding = torch.cat([(1 - weight) ** 0.5 * embedding, weight**0.5 * described], dim=1)
             scaled = embedding if self.logit_scale is None else embedding * self.logit_scale

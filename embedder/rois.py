@@ -65,13 +65,13 @@ def read_crop(
         MammoseekError: The image can't be read, or the box does not lie inside it.
     """
     mammogram = read_mammogram(path, frame=frame, allow_for_processing=allow_for_processing)
-    [crop], header = _crops_of_image(path, mammogram, [box], config, spacing_mm, view, margin)
+    [crop], header = crops_of_image(path, mammogram, [box], config, spacing_mm, view, margin)
     if isinstance(crop, MammoseekError):
         raise crop
     return crop, header
 
 
-def _crops_of_image(
+def crops_of_image(
     path: Path,
     mammogram: Mammogram,
     boxes: list[Box | None],
@@ -178,7 +178,7 @@ def _read_group(
     try:
         path = Path(group.path)
         mammogram = read_mammogram(path, frame=frame_number(path, group.frame))
-        crops, _ = _crops_of_image(
+        crops, _ = crops_of_image(
             path, mammogram, boxes, config, group.spacing_mm, group.view, margin, group.stated_size
         )
     except MammoseekError as error:

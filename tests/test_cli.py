@@ -40,7 +40,7 @@ EVERY_COMMAND = (
     *(("detections", name) for name in ("convert", "show", "merge")),
     *(("rescore", name) for name in ("fit", "cross-validate")),
     *(("pacs", name) for name in ("echo", "fetch", "store", "listen")),
-    *((name,) for name in ("triage", "evaluate-detections", "report", "gate", "deidentify")),
+    *((name,) for name in ("detect", "triage", "evaluate-detections", "report", "gate", "deidentify")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )
 

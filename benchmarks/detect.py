@@ -1,0 +1,324 @@
+"""Candidates of our own on mini-MIAS: FROC by woman-level cross-validation, and what searching an image costs.
+
+    python -m benchmarks.detect --data path/to/mini-mias --work detect-work
+    python -m benchmarks.detect --data path/to/mini-mias --work detect-work --trained --mine
+    python -m benchmarks.detect --cost-only
+
+The women are split into five folds. The gallery of a fold holds lesions and normal tissue (two places a film,
+`embedder.normaltissue`) of the other women, embedded by the frozen ImageNet network without descriptors, and candidates
+are sought on all films of the fold's women. All candidates are scored together by `exchange.froc`: sensitivity at 1, 2
+and 4 false positives an image, by lesion type, with 95 % intervals over women.
+
+- `--trained`: each fold's network is trained on the other women with `tissue` as the leading label.
+- `--mine`: candidates that `detect` finds on the films of the gallery's women, away from every mark and where normal
+  tissue is known, join the gallery as normal tissue. Each woman's are found with a gallery that does not know her:
+  the women are taken in five parts, each part's rows are left out while it is searched.
+
+The cost is the time of searching one image of 4,000 × 3,000 pixels (reading aside) over one bare forward pass of the
+backbone on as many pixels, in one process with the same threads, in turns; median of the repeats and their range.
+
+Time: EfficientNet-Lite0 takes 0.47 s of processor time a megapixel, and a film is 3 to 4 megapixels in all scales and
+second looks; so about two seconds of processor time a film are expected, and with 64 films and the embedding of 700
+crops some 3 minutes a fold on one core when frozen. `--mine` searches the other 258 films as well, 10 minutes a fold
+more; `--trained` adds a training of about half an hour. `--only-folds 1 --films 12` is a trial. The bare pass of the
+cost needs about 4 GB.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from benchmarks.cross_validation import RESULTS
+from benchmarks.setting import errors_told, find_data, machine_line
+from classifiers.cases import Source
+from classifiers.filling import new_gallery
+from classifiers.folds import Fold, patient_folds
+from classifiers.leaks import check_unseen
+from embedder.datasets import read_dataset
+from embedder.dense import DenseEmbedder
+from embedder.embedding import Embedder, pretrained_model
+from embedder.findings import Finding, findings_frame, patient_key
+from embedder.normaltissue import add_normal_tissue, overlap, with_rows
+from embedder.preparation import prepare
+from embedder.recipe import Recipe
+from embedder.rois import row_box
+from embedder.tissuemap import normal_is_known
+from embedder.training import train
+from errors import MammoseekError
+from exchange.detecting import DetectConfig, Detector, ImageCandidates, box_of, candidates_frame
+from exchange.detections import detections_frame
+from exchange.froc import FrocConfig, score_detections
+from exchange.judging import read_truth
+from index.metrics import Estimate
+
+RATES = (1.0, 2.0, 4.0)
+CANDIDATES = DetectConfig(most=20, minimum=0.0, looks=40)
+MINED = DetectConfig(most=3, minimum=0.5)
+LARGE = (4000, 3000)
+MINING_PARTS = 5
+
+
+def main() -> None:
+    """Run the benchmark and write its table."""
+    with errors_told():
+        run(_parse())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search the films of each fold's women, score all candidates together, and measure the cost.
+
+    Args:
+        arguments: As `_parse` gives them.
+    """
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    rows: list[dict[str, Any]] = []
+    if not arguments.cost_only:
+        rows += froc_rows(arguments)
+    rows += cost_rows(arguments.work, arguments.repeats)
+    table = pd.DataFrame(rows).assign(machine=machine_line())
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(arguments.output, index=False, float_format="%.4f")
+    print(table.drop(columns="machine").to_string(index=False))
+
+
+def froc_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return sensitivities of all folds together, as rows of the table."""
+    frame = add_normal_tissue(read_dataset("mini-mias", find_data(arguments.data)).frame, per_image=2).frame
+    keys = patient_key(frame).to_numpy(dtype=object)
+    kinds = frame["native_lesion_type"].astype("object").to_numpy()
+    folds = patient_folds(keys, kinds, arguments.folds, arguments.seed)
+    answers: list[ImageCandidates] = []
+    failures: list[tuple[str, str]] = []
+    for number, fold in enumerate(folds, start=1):
+        if arguments.only_folds and number not in arguments.only_folds:
+            continue
+        started, before = time.monotonic(), time.process_time()
+        gallery = fold_gallery(frame, fold, arguments, number)
+        built = time.process_time() - before
+        films = sorted(set(frame["path"].iloc[fold.test].astype(str)))[: arguments.films]
+        detector = Detector(gallery, config=CANDIDATES)
+        check_unseen(detector.embedder.card, patient_key(frame.iloc[fold.test]), gallery)
+        before = time.process_time()
+        found, failed = detector.detect_all([film_source(frame, path) for path in films])
+        each = (time.process_time() - before) / max(1, len(films))
+        answers += found
+        failures += failed
+        _say(
+            f"fold {number}: gallery {built:.0f} s, {len(films)} films at {each:.2f} s of processor time each,"
+            f" {(time.monotonic() - started) / 60:.1f} minutes in all"
+        )
+    if failures:
+        raise MammoseekError(*failures[0])
+    asked = frame[frame["path"].astype(str).isin([str(answer.path) for answer in answers])]
+    truth = read_truth(asked[asked["tissue"] != "normal"].reset_index(drop=True))
+    config = FrocConfig(rates=RATES, seed=arguments.seed, resamples=arguments.resamples)
+    scores = score_detections(truth, candidates_frame(answers), config)
+    context = {
+        "run": ("trained" if arguments.trained else "frozen") + (", mined" if arguments.mine else ""),
+        "films": len(answers),
+        "manifest": scores.context["manifest_digest"][:12],
+        "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}",
+    }
+    found_rows = []
+    for kind, unit in (("all", scores.units["lesion"]), *scores.lesion_types.items()):
+        for rate, estimate in unit.sensitivity.items():
+            score = f"sensitivity at {rate:g} false positives an image"
+            found_rows.append({**context, "lesions": kind, "score": score, **_figures(estimate)})
+    return found_rows
+
+
+def fold_gallery(frame: pd.DataFrame, fold: Fold, arguments: argparse.Namespace, number: int) -> Path:
+    """Return the gallery of a fold: lesions and normal tissue of its training women.
+
+    Args:
+        frame: The manifest with normal tissue.
+        fold: Positions in it.
+        arguments: As `_parse` gives them.
+        number: Of the fold, from 1.
+    """
+    known = frame.iloc[fold.train]
+    known = known[known["granularity"] == "finding"].reset_index(drop=True)
+    recipe = Recipe.default("finding").with_settings(
+        ["training.validation_share=0", "training.balance=under", "preparation.descriptors=[]", *arguments.settings]
+    )
+    # Of the placed rows of the manifest some say neither lesion nor normal: they teach nothing here.
+    known = known[known["tissue"].notna() & known["x0"].notna()].reset_index(drop=True)
+    kind = "trained" if arguments.trained else "frozen"
+    place = arguments.work / f"{kind}-seed-{arguments.seed}-fold-{number}"
+    if arguments.trained:
+        model = place / "model"
+        train(known.assign(split="train"), model, **recipe.parts())
+    else:
+        model = arguments.work / "frozen"
+        pretrained_model(model, recipe.network, recipe.preparation)
+    gallery = place / "gallery"
+    new_gallery(known, model, gallery)
+    if not arguments.mine:
+        return gallery
+    mined = mine(frame.iloc[fold.train].reset_index(drop=True), gallery, arguments)
+    _say(f"fold {number}: {len(mined)} false alarms join the gallery")
+    harder = place / "gallery-mined"
+    new_gallery(with_rows(known, mined), model, harder)
+    return harder
+
+
+def mine(frame: pd.DataFrame, gallery: Path, arguments: argparse.Namespace) -> pd.DataFrame:
+    """Return false alarms of `detect` on the gallery's own women, as rows of normal tissue.
+
+    Args:
+        frame: All rows of these women, whole breasts included.
+        gallery: Their gallery.
+        arguments: As `_parse` gives them.
+    """
+    detector = Detector(gallery, config=MINED)
+    keys = patient_key(frame).to_numpy(dtype=object)
+    kinds = frame["native_lesion_type"].astype("object").to_numpy()
+    rows = []
+    for part in patient_folds(keys, kinds, MINING_PARTS, arguments.seed):
+        barred = np.flatnonzero(np.isin(detector.gallery.patient_keys, keys[part.test])).astype(np.int64)
+        films = sorted(set(frame["path"].iloc[part.test].astype(str)))[: arguments.films]
+        for path in films:
+            on_film = frame[frame["path"].astype(str) == path]
+            if not normal_is_known(on_film):
+                continue
+            marks = [box for _, row in on_film[on_film["tissue"] == "lesion"].iterrows() if (box := row_box(row))]
+            answer = detector.detect(film_source(frame, path), barred=barred)
+            away = [one for one in answer.detections if not any(overlap(box_of(one), mark) > 0 for mark in marks)]
+            kept = [str(on_film.iloc[0][name]) for name in ("dataset", "patient_id")]
+            rows.append(
+                detections_frame(replace(one, dataset=kept[0], patient_id=kept[1]) for one in away).assign(
+                    tissue="normal"
+                )
+            )
+    return pd.concat(rows, ignore_index=True) if rows else frame.iloc[:0]
+
+
+def film_source(frame: pd.DataFrame, path: str) -> Source:
+    """Return a film as it is asked about, with the spacing and the woman that the manifest tells."""
+    row = frame[frame["path"].astype(str) == path].iloc[0]
+    return Source(
+        Path(path),
+        patient=str(row["patient_id"]),
+        spacing_mm=None if pd.isna(row["spacing_mm"]) else float(row["spacing_mm"]),
+        view=None if pd.isna(row["view"]) else str(row["view"]),
+    )
+
+
+def large_breast() -> npt.NDArray[np.float32]:
+    """Return an image of 4,000 × 3,000 pixels: half an ellipse of structured tissue at the left."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[: LARGE[0], : LARGE[1]]
+    inside = ((y - LARGE[0] / 2) / (0.47 * LARGE[0])) ** 2 + (x / (0.75 * LARGE[1])) ** 2 < 1
+    coarse = generator.random((LARGE[0] // 40, LARGE[1] // 40)).repeat(40, axis=0).repeat(40, axis=1)
+    return np.where(inside, 0.3 + 0.3 * coarse + generator.normal(0, 0.03, LARGE), 0.01).clip(0, 1).astype(np.float32)
+
+
+def cost_rows(work: Path, repeats: int) -> list[dict[str, Any]]:
+    """Return what searching a large image costs, over one forward pass of the backbone on as many pixels.
+
+    Args:
+        work: Folder where the frozen model is kept.
+        repeats: Of both sides, in turns.
+    """
+    import cv2
+
+    from embedder.dense import DensePlaces
+
+    recipe = Recipe.default("finding").with_settings(["preparation.descriptors=[]"])
+    pretrained_model(work / "frozen", recipe.network, recipe.preparation)
+    lesions = _large_gallery(work)
+    image = work / "large.png"
+    pixels = large_breast()
+    cv2.imwrite(str(image), (pixels * 255).astype(np.uint8))
+    embedder = Embedder.load(work / "frozen", device="cpu")
+    detector = Detector(lesions)
+    source = Source(image, patient="nobody", spacing_mm=0.07, view="CC")
+    bare = torch.from_numpy(pixels)[None, None]
+    dense = DenseEmbedder(embedder.network, embedder.preparation)
+    prepared = prepare(pixels, embedder.preparation, spacing_mm=0.07)
+    scales = detector.detect(source).scales  # judges are fitted here, once a gallery
+    ratios: dict[str, list[float]] = {"detect": [], "dense look alone": []}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            dense.feature_map(bare)
+        pass_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        detector.detect(source)
+        ratios["detect"].append((time.perf_counter() - start) / pass_seconds)
+        start = time.perf_counter()
+        places: list[DensePlaces] = [dense.places(prepared, scale.window) for scale in scales]
+        ratios["dense look alone"].append((time.perf_counter() - start) / pass_seconds)
+        assert places
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    context = {"run": "cost", "films": 1, "protocol": f"{len(scales)} scales, 0.07 mm, peak {peak:.1f} GiB with all"}
+    return [
+        {**context, "score": f"{name}, ratio to one forward pass on the same pixels", "value": statistics.median(found),
+         "low": min(found), "high": max(found), "items": repeats}
+        for name, found in ratios.items()
+    ]  # fmt: skip
+
+
+def _large_gallery(work: Path) -> Path:
+    """Return a small gallery of boxes of 5 to 40 mm on the large image, lesions and normal tissue by turns."""
+    import cv2
+
+    image, gallery = work / "gallery.png", work / "cost-gallery"
+    work.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(image), (large_breast() * 255).astype(np.uint8))
+    generator = np.random.default_rng(1)
+    rows = []
+    for number in range(60):
+        side = int(generator.integers(70, 570))
+        x, y = int(generator.integers(0, 1000)), int(generator.integers(800, 2400))
+        rows.append(
+            Finding(
+                f"r{number}", str(image), "finding", "cost", f"w{number}", x0=x, y0=y, x1=x + side, y1=y + side,
+                spacing_mm=0.07, lesion_type="mass" if number % 2 else None,
+            )
+        )  # fmt: skip
+    tissue = ["lesion" if number % 2 else "normal" for number in range(60)]
+    new_gallery(findings_frame(rows).assign(tissue=tissue), work / "frozen", gallery)
+    return gallery
+
+
+def _figures(estimate: Estimate) -> dict[str, Any]:
+    return {name: getattr(estimate, name) for name in ("value", "low", "high", "items", "women")}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
+    parser.add_argument("--folds", type=int, default=5, help="folds of women (5)")
+    parser.add_argument("--only-folds", type=int, nargs="+", help="numbers of the folds to run, from 1 (all)")
+    parser.add_argument("--films", type=int, help="films of each fold that are searched (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of folds, trainings and resamples (0)")
+    parser.add_argument("--trained", action="store_true", help="train a network for each fold")
+    parser.add_argument("--mine", action="store_true", help="add false alarms on the gallery's women to it")
+    parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="of the recipe")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of the women (2000)")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of the cost (5)")
+    parser.add_argument("--cost-only", action="store_true", help="measure the cost alone")
+    parser.add_argument("--threads", type=int, help="threads of torch (its own number)")
+    parser.add_argument("--work", type=Path, default=Path("detect-work"), help="folder of models and galleries")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "mini-mias-detect.csv")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
