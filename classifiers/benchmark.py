@@ -149,6 +149,7 @@ def run_benchmark(
         ),
         "model_digests": digests,
         "recipe": protocol.recipe.to_dict(),
+        "calibration": protocol.calibration,
         "duplicates": len(pairs),
         "seconds": round(sum(run.seconds for run in runs.values())),
     }
@@ -221,6 +222,9 @@ def compare_benchmarks(
         "manifest_digest": contexts[0]["manifest_digest"],
         "model_digests": digests,
     }
+    calibrated = {str(each.get("calibration", "gallery")) for each in contexts}
+    if len(calibrated) == 1:
+        context["calibration"] = calibrated.pop()
     return compare_folds(folds[0], folds[1], context, a=names[0], b=names[1], resamples=resamples, seed=seed)
 
 

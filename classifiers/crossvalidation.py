@@ -227,6 +227,7 @@ def cross_validate(
         "model_digests": digests,
         "preparation_digest": recipe.preparation.digest,
         "recipe": recipe.to_dict(),
+        "calibration": calibration,
     }
     scorecard = make_scorecard(predictions, context, resamples=resamples, seed=seed)
     return CrossValidation(predictions, scorecard, spent + time.monotonic() - begun)

@@ -44,6 +44,9 @@ def context_rows(context: Mapping[str, Any]) -> list[list[str]]:
     seeds = len({fold["seed"] for fold in folds})
     repeated = f" ({seeds} seeds, the mean of which is given)" if seeds > 1 else ""
     split = f"{len(folds)} fold{'' if len(folds) == 1 else 's'}{repeated}, each against {gallery} other women"
+    fitted = "heads and calibrations, on the women of the gallery alone"
+    if context.get("calibration") == "folds":
+        fitted = "heads, on the women of the gallery alone; calibrations, on the test women of the other folds"
     resampling = f"{interval['method']}, {interval['resamples']} resamples, seed {interval['seed']}"
     rows = [
         ["protocol", str(context["protocol"])],
@@ -51,7 +54,7 @@ def context_rows(context: Mapping[str, Any]) -> list[list[str]]:
         ["data", f"{', '.join(context['datasets'])}; manifest {_short(context['manifest_digest'])}"],
         ["models", ", ".join(_short(digest) for digest in _listed(context["model_digests"]))],
         ["intervals", f"{interval['level']:.0%}, {resampling}"],
-        ["fitted", "heads and calibrations, on the women of the gallery alone"],
+        ["fitted", fitted],
     ]
     if len(folds) > 1:
         rows.append(["auc", "of probabilities pooled over folds: pessimistic; auc_within_folds compares within each"])

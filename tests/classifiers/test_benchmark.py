@@ -59,6 +59,10 @@ def test_calibration_may_be_on_the_other_folds(frame, protocol, tmp_path):
     expected = calibrate_across_folds(usual.folds)
     assert [fold.to_dict() for fold in run.folds] == [fold.to_dict() for fold in expected]
     assert "calibrated on the test women of the other folds" in run.scorecard.context["protocol"]
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "calibrations, on the test women of the other folds" in page
+    page = (tmp_path / "usual" / "index.html").read_text()
+    assert "heads and calibrations, on the women of the gallery alone" in page
     assert run.by_seed[1].context["protocol"].startswith("3 folds by woman, seed 1, calibrated on")
 
 
