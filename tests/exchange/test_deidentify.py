@@ -241,7 +241,8 @@ def test_a_stopped_run_goes_on_and_one_bad_file_does_not_stop_the_rest(simple_fo
     found = {one.source.name: one.status for one in outcomes}
     assert (found["0.dcm"], found["1.dcm"]) == (WRITTEN, WRITTEN)
     assert {found["2.dcm"], found["copy of 2.dcm"]} == {WRITTEN, DUPLICATE}
-    assert found["0-bad.dcm"] in (REFUSED, FAILED)
+    # Of the object that it is a part of there may be a whole copy already: files are read by several threads.
+    assert found["0-bad.dcm"] in (REFUSED, FAILED, DUPLICATE)
     assert {found[name] for name in ("notes of Jane.txt", "empty.dcm", "nowhere", "pipe")} == {LEFT_OUT}
     assert "loop" not in found
     gone = next(one.output for one in outcomes if one.source.name == "1.dcm")

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import gc
 import http.server
 import json
 import shutil
@@ -34,23 +33,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ignore, in this folder, that pynetdicom leaves the socket of a failed connection to the garbage collector."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_leftovers() -> Iterator[None]:
-    """Collect those sockets while their module still ignores the warning."""
-    yield
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("pynetdicom"):
-            thread.join(5)
-    gc.collect()
 
 
 @pytest.fixture
