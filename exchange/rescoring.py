@@ -199,9 +199,13 @@ def cross_fitted_scores(
     _data(evidence, truth, keys)
     scores = np.full(len(keys), np.nan)
     for fold in patient_folds(keys, truth.astype(str), folds, seed):
-        rescorer = fit_rescorer(
-            evidence.iloc[fold.train], truth[fold.train], keys[fold.train], model_digest="", folds=folds, seed=seed
-        )
+        try:
+            rescorer = fit_rescorer(
+                evidence.iloc[fold.train], truth[fold.train], keys[fold.train], model_digest="", folds=folds, seed=seed
+            )
+        except ExchangeError as error:
+            cause = f"with one of {folds} folds of women left out, {error.cause}"
+            raise ExchangeError(error.subject, cause, error.remedy) from error
         scores[fold.test] = rescorer.rescore(evidence.iloc[fold.test])
     return scores
 

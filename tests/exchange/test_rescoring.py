@@ -130,6 +130,9 @@ def test_what_can_not_be_fitted_is_told():
         fit_rescorer(evidence.assign(lesion=1.5), hits, women, model_digest="m")
     with pytest.raises(ExchangeError, match="one truth and one woman"):
         fit_rescorer(evidence, hits[1:], women, model_digest="m")
+    some = np.flatnonzero(np.isin(women, [f"a/{n}" for n in range(11)]))
+    with pytest.raises(ExchangeError, match=r"with one of 5 folds of women left out, \d women have a hit"):
+        cross_fitted_scores(evidence.iloc[some], hits[some], women[some])
     rescorer = fit_rescorer(evidence, hits, women, model_digest="m")
     with pytest.raises(ExchangeError, match="the evidence has no lesion"):
         rescorer.rescore(evidence[[DETECTOR]])
