@@ -413,6 +413,9 @@ def triage_command(
     reports: Annotated[
         bool, typer.Option("--reports", help="Write a DICOM structured report for each study of DICOM images.")
     ] = False,
+    captures: Annotated[
+        bool, typer.Option("--captures", help="With --reports: montages as secondary captures, without names, too.")
+    ] = False,
     name_cases: Annotated[
         bool, typer.Option("--name-cases", help="Let reports name the similar cases and refer to their images.")
     ] = False,
@@ -480,7 +483,7 @@ def triage_command(
     write_triage_page(output, reader, pictured=pictures)
     written: list[Path] = []
     if reports:
-        written, unreported = write_reports(output, (one.opinion for one in opinions), reader)
+        written, unreported = write_reports(output, (one.opinion for one in opinions), reader, captures=captures)
         failures += unreported
     if as_json:
         print_json(
@@ -503,7 +506,7 @@ def triage_command(
         say(f"{report.answered} of {report.detections} detections answered, {report.kept} of them before")
         say(f"Page: {output / PAGE_FILE}")
         if written:
-            say(f"{len(written)} structured reports in {written[0].parent}")
+            say(f"{len(written)} DICOM files to send in {written[0].parent}")
     report_failures(failures, "detections")
 
 

@@ -136,6 +136,9 @@ def pacs_listen(
     name_cases: Annotated[
         bool, typer.Option("--name-cases", help="Let reports name the similar cases and refer to their images.")
     ] = False,
+    captures: Annotated[
+        bool, typer.Option("--captures", help="Send montages as secondary captures, without names, too.")
+    ] = False,
     uid_root: Annotated[str, typer.Option(help="Root of the UIDs of reports.")] = "2.25",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
@@ -164,7 +167,7 @@ def pacs_listen(
         config=OpinionConfig(name_cases=name_cases),
         device=device,
     )
-    process = StudyTriage(reader, work, cad=CadConfig(presentation), results=ResultOptions(uid_root))
+    process = StudyTriage(reader, work, cad=CadConfig(presentation), results=ResultOptions(uid_root), captures=captures)
     listener = Listener(settings, process, say)
     if retry_failed:
         say(f"{len(listener.retry_failed())} failed studies are tried again")

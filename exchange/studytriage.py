@@ -31,6 +31,7 @@ class StudyTriage:
         work: Folder of what is kept of each study: patient data.
         cad: Which findings of a CAD report are taken.
         results: How reports are written.
+        captures: Write montages as secondary captures too.
         workers: Threads that read images.
     """
 
@@ -41,10 +42,11 @@ class StudyTriage:
         *,
         cad: CadConfig | None = None,
         results: ResultOptions | None = None,
+        captures: bool = False,
         workers: int | None = None,
     ) -> None:
         self.reader, self.work, self.workers = reader, Path(work), workers
-        self.cad, self.results = cad or CadConfig(), results
+        self.cad, self.results, self.captures = cad or CadConfig(), results, captures
 
     def __call__(self, folder: Path) -> list[Path]:
         """Process a study.
@@ -53,7 +55,7 @@ class StudyTriage:
             folder: Its images and CAD reports.
 
         Returns:
-            The structured reports; none where no CAD report marks a finding.
+            The structured reports (and captures); none where no CAD report marks a finding.
 
         Raises:
             ExchangeError: Nothing that the reports mark can be used, or a report can't be written.
@@ -68,7 +70,7 @@ class StudyTriage:
         output = self.work / detections_digest(frame)[:32]
         failures = triage(self.reader, frame, output, workers=self.workers).failures
         opinions = [one.opinion for one in read_opinions(output)]
-        reports, unreported = write_reports(output, opinions, self.reader, self.results)
+        reports, unreported = write_reports(output, opinions, self.reader, self.results, captures=self.captures)
         if not reports:
             name, reason = [*unreported, *failures][0]
             raise ExchangeError(folder, f"no report can be made of it ({name}: {reason})")

@@ -71,7 +71,7 @@ def write_triage_page(output: Path, reader: SecondReader, *, pictured: int = 40)
     ]
     if len(found) > len(shown):
         body.append(f"<p class='note'>And {len(found) - len(shown)} more, in triage.csv.</p>")
-    picture = partial(_case_picture, reader.gallery, reader.embedder.preparation)
+    picture = partial(case_picture, reader.gallery, reader.embedder.preparation)
     for number, one in enumerate(found[:pictured], start=1):
         body.append(_detection(number, one, reader.embedder.preparation, picture))
     page = Path(output) / PAGE_FILE
@@ -129,7 +129,7 @@ def _detection(number: int, one: Opinion, preparation: PreparationConfig, pictur
         told.append(f"vote of {said.vote.neighbours} findings of {said.vote.women} women: {votes}")
     far = "<p class='far'>No close precedent: don't read these as similar cases.</p>" if said.no_close_precedent else ""
     notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in said.notes)
-    asked = _figure(_own_picture(said, preparation), said.lesion_type or "detection", None, "asked")
+    asked = _figure(own_picture(said, preparation), said.lesion_type or "detection", None, "asked")
     cases = "".join(_case(case, picture) for case in said.similar[:_CASES])
     title = f"{number}. {said.detection_id} of {one.woman}"
     return (
@@ -155,7 +155,8 @@ def _figure(crop: RoiCrop | None, caption: str, colour: str | None, kind: str = 
     return f'<figure class="{kind}">{shown}<figcaption>{text}</figcaption></figure>'
 
 
-def _own_picture(said: SecondOpinion, preparation: PreparationConfig) -> RoiCrop | None:
+def own_picture(said: SecondOpinion, preparation: PreparationConfig) -> RoiCrop | None:
+    """Return what the network saw of a detection; None where its image can't be read any more."""
     if said.box is None or said.path is None:
         return None
     try:
@@ -164,7 +165,8 @@ def _own_picture(said: SecondOpinion, preparation: PreparationConfig) -> RoiCrop
         return None  # the page says that there is no picture
 
 
-def _case_picture(gallery: Gallery, preparation: PreparationConfig, case: SimilarCase) -> RoiCrop | None:
+def case_picture(gallery: Gallery, preparation: PreparationConfig, case: SimilarCase) -> RoiCrop | None:
+    """Return a similar case's picture, from its image or the gallery's thumbnail; None where there is neither."""
     if case.row_id is None:
         return None
     try:

@@ -15,6 +15,7 @@ from exchange.opinions import SecondOpinion, StudyOpinions
 from exchange.reports import study_report
 from exchange.results import ResultOptions, write_result
 from exchange.secondreader import SecondReader
+from exchange.triagecaptures import capture_opinions
 from index.durable import make_folder, storage_error
 
 REPORTS_FOLDER = "reports"
@@ -26,6 +27,7 @@ def write_reports(
     reader: SecondReader,
     options: ResultOptions | None = None,
     *,
+    captures: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], list[tuple[str, str]]]:
     """Write a structured report for each study into a folder `reports`.
@@ -35,10 +37,12 @@ def write_reports(
         opinions: What there is to say.
         reader: Who formed the opinions.
         options: How reports are written.
+        captures: Write a montage of each detection as a secondary capture too, for viewers that show no report.
         progress: Called with studies done and studies in all.
 
     Returns:
-        The reports, and what has none with the reason: a detection on a picture that is no DICOM file, or a study.
+        The reports (and captures), and what has none with the reason: a detection on a picture that is no DICOM file, or
+        a study.
 
     Raises:
         ExchangeError: The folder can't be made.
@@ -68,10 +72,14 @@ def write_reports(
     for number, (study, said) in enumerate(studies.items(), start=1):
         try:
             images = list(headers[study].values())
-            report = study_report(_study(study, said, images[0], reader), images, options)
-            place = folder / f"{report.SOPInstanceUID}.dcm"
-            write_result(report, place)
-            written.append(place)
+            opinions_of = _study(study, said, images[0], reader)
+            documents = [study_report(opinions_of, images, options)]
+            if captures:
+                documents += capture_opinions(opinions_of, images, reader, options)
+            for document in documents:
+                place = folder / f"{document.SOPInstanceUID}.dcm"
+                write_result(document, place)
+                written.append(place)
         except MammoseekError as error:
             failures.append((f"study {study}", str(error)))
         if progress is not None:

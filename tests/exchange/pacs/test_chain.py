@@ -86,6 +86,25 @@ def test_a_study_gives_its_reports_and_the_same_ones_again(reader, image, tmp_pa
     assert len(before) == report.stat().st_size
 
 
+def test_montages_go_out_as_captures_that_name_no_other_woman(reader, image, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    shutil.copy(image, study / "image.dcm")
+    cad_report(image, study)
+    files = StudyTriage(reader, tmp_path / "work", captures=True, workers=1)(study)
+    kinds = {str(pydicom.dcmread(path).SOPClassUID): path for path in files}
+    assert set(kinds) == {"1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"}
+    capture = pydicom.dcmread(kinds["1.2.840.10008.5.1.4.1.1.7"])
+    header = pydicom.dcmread(image, stop_before_pixels=True)
+    assert (capture.PatientID, capture.StudyInstanceUID) == (header.PatientID, header.StudyInstanceUID)
+    assert capture.BurnedInAnnotation == "YES"
+    assert capture.pixel_array.std() > 10
+    assert errors_of(kinds["1.2.840.10008.5.1.4.1.1.7"]) == []
+    del capture.PixelData
+    women = {str(name) for name in reader.gallery.records["patient_id"]}
+    assert not any(woman in str(capture) for woman in women)
+
+
 def test_a_report_of_another_woman_or_of_images_that_are_not_here_is_told(reader, image, tmp_path):
     for name, changes, copied in (("other", {"PatientID": "somebody else"}, True), ("absent", {}, False)):
         study = tmp_path / name
