@@ -41,8 +41,8 @@ def write_reports(
         progress: Called with studies done and studies in all.
 
     Returns:
-        The reports (and captures), and what has none with the reason: a detection on a picture that is no DICOM file, or
-        a study.
+        The reports (and captures), and what has none with the reason: a detection on a picture that is no DICOM file,
+        or a study.
 
     Raises:
         ExchangeError: The folder can't be made.
