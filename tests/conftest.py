@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pydicom.uid as uid
 import pytest
+from hypothesis import settings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -17,6 +18,10 @@ from pydicom.encaps import encapsulate
 from embedder.findings import Finding, findings_frame
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
+
+# How long an example takes says more of the machine's load than of the code.
+settings.register_profile("mammoseek", deadline=None)
+settings.load_profile("mammoseek")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -192,7 +192,7 @@ class Retries:
         >>> [Retries(backoff_s=2, longest_s=5).wait_s(failures) for failures in (1, 2, 3, 4000)]
         [2.0, 4.0, 5.0, 5.0]
         """
-        return float(min(self.backoff_s * 2.0 ** min(failures - 1, 60), self.longest_s))
+        return float(min(self.backoff_s * 2.0 ** min(failures - 1, 1000), self.longest_s))
 
 
 @dataclass(frozen=True)
