@@ -19,8 +19,8 @@ from embedder.findings import Finding, findings_frame
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
 
-# How long an example takes says more of the machine's load than of the code. The same code is tried by the same examples
-# everywhere; `pytest --hypothesis-profile explore` draws others each time.
+# How long an example takes says more of the machine's load than of the code. The same code is tried by the same
+# examples everywhere; `pytest --hypothesis-profile explore` draws others each time.
 settings.register_profile("mammoseek", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("mammoseek")
