@@ -3,7 +3,8 @@
 Names are those of `exchange.detections`, `classifiers.classification` and `index.records`. What is unknown is None.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -62,6 +63,11 @@ class SimilarCase:
         """Whether its image may be referred to, and can be."""
         known = (self.sop_uid, self.sop_class_uid, self.series_uid, self.study_uid)
         return self.may_be_shown and None not in known
+
+
+def count_outcomes(similar: Iterable[SimilarCase]) -> Counter[str]:
+    """Return how many similar cases had which outcome, `unknown` where it is not known, in the order of the cases."""
+    return Counter(case.outcome or "unknown" for case in similar)
 
 
 @dataclass(frozen=True)

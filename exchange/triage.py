@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from exchange import ExchangeError
-from exchange.opinions import SecondOpinion, opinion_from_dict
+from exchange.opinions import SecondOpinion, count_outcomes, opinion_from_dict
 from exchange.secondreader import EVIDENCE, LESION_HEAD, LESION_VOTE, Opinion, SecondReader
 from exchange.worklist import Worklist
 from index.durable import storage_error, write_whole
@@ -183,9 +183,6 @@ def _table_row(opinion: Opinion) -> dict[str, Any]:
     said: SecondOpinion = opinion.opinion
     box = said.box or (None,) * 4
     nearest = said.similar[0] if said.similar else None
-    outcomes: dict[str, int] = {}
-    for case in said.similar:
-        outcomes[case.outcome or "unknown"] = outcomes.get(case.outcome or "unknown", 0) + 1
     dataset, _, patient = opinion.woman.partition("/")
     return {
         "detection_id": said.detection_id,
@@ -211,7 +208,7 @@ def _table_row(opinion: Opinion) -> dict[str, Any]:
         "lesion_head": opinion.evidence.get(LESION_HEAD),
         "nearest": None if nearest is None else nearest.row_id,
         "similarity": None if nearest is None else nearest.similarity,
-        "outcomes": "; ".join(f"{name} {count}" for name, count in sorted(outcomes.items(), key=lambda pair: -pair[1])),
+        "outcomes": "; ".join(f"{name} {count}" for name, count in count_outcomes(said.similar).most_common()),
         "no_close_precedent": said.no_close_precedent,
         "notes": "; ".join(said.notes),
     }

@@ -16,7 +16,7 @@ from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
 from errors import MammoseekError
 from exchange import ExchangeError
-from exchange.opinions import SecondOpinion, SimilarCase
+from exchange.opinions import SecondOpinion, SimilarCase, count_outcomes
 from exchange.secondreader import Opinion, SecondReader
 from exchange.triage import read_opinions
 from index.durable import storage_error, write_whole
@@ -89,10 +89,7 @@ def outcome_counts(similar: Sequence[SimilarCase]) -> str:
     >>> outcome_counts([SimilarCase(0.9, outcome="benign"), SimilarCase(0.8), SimilarCase(0.7, outcome="benign")])
     'benign 2, unknown 1'
     """
-    counts: dict[str, int] = {}
-    for case in similar:
-        counts[case.outcome or "unknown"] = counts.get(case.outcome or "unknown", 0) + 1
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered = sorted(count_outcomes(similar).items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{name} {count}" for name, count in ordered)
 
 
