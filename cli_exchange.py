@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console import check_output, interruptible, print_json, print_table, progress_bar, report_failures, say
+from cli_options import (
+    Dataset,
+    Device,
+    ForProcessing,
+    Frame,
+    GalleryPath,
+    JsonFlag,
+    Model,
+    NameCases,
+    Resamples,
+    RescorerFile,
+    Spacing,
+    View,
+    Workers,
+)
+from console import check_output, interruptible, print_json, print_table, progress_bar, report_failures, say, say_notes
 from errors import MammoseekError
 
 if TYPE_CHECKING:
@@ -26,9 +41,6 @@ rescore_app = typer.Typer(
 app.add_typer(detections_app, name="detections")
 app.add_typer(rescore_app, name="rescore")
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Threads that read images; one a core unless set.")]
 DetectionsPath = Annotated[
     Path, typer.Argument(help="Detections: a file, or a folder of labels or masks.", metavar="IN")
 ]
@@ -231,8 +243,7 @@ def _say_reading(path: Path, reading: "Reading") -> None:
     images = len({one.path for one in reading.detections})
     left_out = f"{len(reading.problems)} rows left out" if reading.problems else "every row can be used"
     say(f"{len(reading.detections)} detections on {images} images of {women} women; {left_out}")
-    for note in reading.notes:
-        say(f"note: {note}")
+    say_notes(reading.notes)
 
 
 @detections_app.command("merge")
@@ -314,19 +325,12 @@ def detect(
         Path | None, typer.Option(help="Folder for a picture of each image with its heat map.", metavar="FOLDER")
     ] = None,
     patient: Annotated[str | None, typer.Option(help="The images' woman, where the files do not name her.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="The data set whose id --patient is; every data set unless named.")
-    ] = None,
-    spacing_mm: Annotated[
-        float | None,
-        typer.Option("--spacing-mm", min=0.001, max=5.0, help="mm per pixel, where the file does not say."),
-    ] = None,
-    view: Annotated[str | None, typer.Option(help="The view (CC, MLO, …), where the file does not say.")] = None,
-    frame: Annotated[int | None, typer.Option(min=1, help="The frame of a multi-frame image, from 1.")] = None,
-    for_processing: Annotated[bool, typer.Option("--for-processing", help="Accept a For Processing image.")] = False,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="The model, where it is not the copy kept in the gallery.")
-    ] = None,
+    dataset: Dataset = None,
+    spacing_mm: Spacing = None,
+    view: View = None,
+    frame: Frame = None,
+    for_processing: ForProcessing = False,
+    model: Model = None,
     device: Device = "cpu",
     as_json: JsonFlag = False,
 ) -> None:
@@ -345,8 +349,7 @@ def detect(
     from embedder.manifest import write_manifest
     from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_all
 
-    if output is not None:
-        check_output(output)
+    check_output(output)
     if len(images) > 1 and frame is not None:
         raise typer.BadParameter("a frame is of one image", param_hint="--frame")
     config = DetectConfig(most=most, minimum=minimum, looks=max(24, 2 * most))
@@ -380,8 +383,7 @@ def detect(
                 for rank, one in enumerate(answer.detections, 1)
             ]
             print_table(("place", "box", "score"), rows, str(answer.path))
-            for note in answer.notes:
-                say(f"note: {note}")
+            say_notes(answer.notes)
     report_failures(failures, "images")
 
 
@@ -390,7 +392,7 @@ def detect(
 
 @app.command("triage")
 def triage_command(
-    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY")],
+    gallery: GalleryPath,
     path: DetectionsPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the opinions.")],
     images: ImageFolders = None,
@@ -407,22 +409,16 @@ def triage_command(
     pair: Annotated[
         bool, typer.Option("--pair", help="Take detections as far from the nipple in CC and MLO for one lesion.")
     ] = False,
-    rescorer: Annotated[
-        Path | None, typer.Option("--rescorer", help="New scores by this, see `mammoseek rescore fit`.")
-    ] = None,
+    rescorer: RescorerFile = None,
     reports: Annotated[
         bool, typer.Option("--reports", help="Write a DICOM structured report for each study of DICOM images.")
     ] = False,
     captures: Annotated[
         bool, typer.Option("--captures", help="With --reports: montages as secondary captures, without names, too.")
     ] = False,
-    name_cases: Annotated[
-        bool, typer.Option("--name-cases", help="Let reports name the similar cases and refer to their images.")
-    ] = False,
+    name_cases: NameCases = False,
     pictures: Annotated[int, typer.Option(min=0, max=1000, help="Detections with pictures on the page.")] = 40,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="The model, where it is not the copy kept in the gallery.")
-    ] = None,
+    model: Model = None,
     device: Device = "auto",
     workers: Workers = None,
     as_json: JsonFlag = False,
@@ -466,8 +462,7 @@ def triage_command(
     failures = list(reading.problems)
     if pair:
         frame, notes = _paired(frame)
-        for note in notes:
-            say(f"note: {note}")
+        say_notes(notes)
     with (
         interruptible("What is answered is kept: run the same command again to go on."),
         progress_bar("Second opinions") as progress,
@@ -538,10 +533,14 @@ def _paired(frame: "pd.DataFrame") -> tuple["pd.DataFrame", tuple[str, ...]]:
     return paired, tuple(f"{path}: {reason}" for path, reason in problems)
 
 
+TriageFolder = Annotated[Path, typer.Argument(help="Folder of a triage.", metavar="TRIAGE")]
+TruthPath = Annotated[Path, typer.Argument(help="Manifest with the lesions' boxes.", metavar="TRUTH")]
+
+
 @rescore_app.command("fit")
 def rescore_fit(
-    folder: Annotated[Path, typer.Argument(help="Folder of a triage.", metavar="TRIAGE")],
-    truth: Annotated[Path, typer.Argument(help="Manifest with the lesions' boxes.", metavar="TRUTH")],
+    folder: TriageFolder,
+    truth: TruthPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="File of the rescoring.")],
     as_json: JsonFlag = False,
 ) -> None:
@@ -562,15 +561,14 @@ def rescore_fit(
     if as_json:
         print_json({"rescorer": str(output), "basis": fitted.basis, **fitted.to_dict(), "notes": list(judged.notes)})
         return
-    for note in judged.notes:
-        say(f"note: {note}")
+    say_notes(judged.notes)
     say(f"{int(judged.hits.sum())} of {len(judged.hits)} detections mark a lesion; {fitted.basis}")
 
 
 @rescore_app.command("cross-validate")
 def rescore_cross_validate(
-    folder: Annotated[Path, typer.Argument(help="Folder of a triage.", metavar="TRIAGE")],
-    truth: Annotated[Path, typer.Argument(help="Manifest with the lesions' boxes.", metavar="TRUTH")],
+    folder: TriageFolder,
+    truth: TruthPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Table of the detections with new scores, .csv.")],
     folds: Annotated[int, typer.Option(min=2, max=20, help="Folds of women.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
@@ -595,8 +593,7 @@ def rescore_cross_validate(
     if as_json:
         print_json({"table": str(output), "detections": len(judged.hits), "notes": list(judged.notes)})
         return
-    for note in judged.notes:
-        say(f"note: {note}")
+    say_notes(judged.notes)
     say(f"Wrote {len(judged.hits)} detections with new scores to {output}")
 
 
@@ -629,7 +626,7 @@ def evaluate_detections(
     duplicates: Annotated[
         str, typer.Option(help="A second hit on a lesion: ignored, or false (a false positive, as COCO has it).")
     ] = "ignored",
-    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap resamples of the women.")] = 2000,
+    resamples: Resamples = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the resamples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:

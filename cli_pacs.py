@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli_options import Device, GalleryPath, JsonFlag, NameCases, RescorerFile
 from console import check_output, interruptible, print_json, progress_bar, report_failures, say
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 pacs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch from, store in and listen to a PACS.")
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 PacsFile = Annotated[
     Path,
     typer.Option("--config", help="TOML file that names the PACS, see docs/pacs-example.toml.", metavar="PACS.TOML"),
@@ -106,8 +106,7 @@ def pacs_store(
     from exchange.pacs.storing import store
 
     settings = _pacs(config)
-    if journal is not None:
-        check_output(journal)
+    check_output(journal)
     goes_on = "With a journal the same command goes on." if journal is None else "Run the same command to go on."
     with interruptible(goes_on), progress_bar("Storing") as progress:
         result = store(settings, files, journal, progress)
@@ -122,25 +121,21 @@ def pacs_store(
 
 @pacs_app.command("listen")
 def pacs_listen(
-    gallery: Annotated[Path, typer.Argument(help="Folder of the gallery.", metavar="GALLERY")],
+    gallery: GalleryPath,
     config: PacsFile,
     work: Annotated[Path, typer.Option("--work", help="Folder of what is said of each study: patient data.")] = Path(
         "mammoseek-studies"
     ),
-    rescorer: Annotated[
-        Path | None, typer.Option("--rescorer", help="New scores by this, see `mammoseek rescore fit`.")
-    ] = None,
+    rescorer: RescorerFile = None,
     presentation: Annotated[
         str, typer.Option(help="Findings of CAD reports to take: required, optional (too), or all.")
     ] = "required",
-    name_cases: Annotated[
-        bool, typer.Option("--name-cases", help="Let reports name the similar cases and refer to their images.")
-    ] = False,
+    name_cases: NameCases = False,
     captures: Annotated[
         bool, typer.Option("--captures", help="Send montages as secondary captures, without names, too.")
     ] = False,
     uid_root: Annotated[str, typer.Option(help="Root of the UIDs of reports.")] = "2.25",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
 ) -> None:
     """Receive studies (C-STORE), give second opinions on the findings of their CAD reports, and store the reports.

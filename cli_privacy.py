@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli_options import JsonFlag
 from console import (
     EXIT_PARTLY,
     check_output,
@@ -20,8 +21,6 @@ from console import (
 
 app = typer.Typer(rich_markup_mode=None)
 """Commands at the top of `mammoseek`."""
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command("gate")

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,18 @@ def _cell(value: object) -> str:
     return text.replace("[", "\\[")
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print the notes of an answer below it."""
+    for note in notes:
+        typer.echo(f"Note: {note}")
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Say what is to be noted of the input, for the reader."""
+    for note in notes:
+        say(f"note: {note}")
+
+
 @contextlib.contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Show a progress bar on standard error.
@@ -137,12 +149,17 @@ def report_failures(failures: Sequence[tuple[str, str]], what: str) -> None:
     raise typer.Exit(EXIT_PARTLY)
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path | None) -> None:
     """Refuse a file that can't be written before hours of work are done for it.
+
+    Args:
+        path: The file; None where nothing is to be written.
 
     Raises:
         MammoseekError: It is a folder, or its folder is not there.
     """
+    if path is None:
+        return
     if path.is_dir():
         raise MammoseekError(path, "is a folder", "name a file in it")
     if not path.absolute().parent.is_dir():
