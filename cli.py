@@ -6,6 +6,7 @@ import typer
 
 import cli_dataset
 import cli_demo
+import cli_detections
 import cli_evaluate
 import cli_exchange
 import cli_index
@@ -36,7 +37,10 @@ app.add_typer(cli_model.model_app, name="model")
 app.add_typer(cli_index.index_app, name="index")
 app.add_typer(cli_evaluate.benchmark_app, name="benchmark")
 app.add_typer(cli_weak.weak_app, name="weak")
+app.add_typer(cli_detections.app)
 app.add_typer(cli_exchange.app)
+app.add_typer(cli_detections.detections_app, name="detections")
+app.add_typer(cli_exchange.rescore_app, name="rescore")
 app.add_typer(cli_privacy.app)
 app.add_typer(cli_pacs.pacs_app, name="pacs")
 

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from cli_options import Device, JsonFlag, ManifestPath, Workers
-from console import check_output, interruptible, print_json, print_table, progress_bar, report_failures, say
+from console import check_output, interruptible, print_json, print_table, progress_bar, report_failures, say, tell
 
 dataset_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="From data sets to manifests.")
-
 
 ManifestToWrite = Annotated[Path, typer.Option("-o", "--output", help="Manifest to write, .csv or .parquet.")]
 
@@ -138,12 +137,10 @@ def dataset_normal(
     with progress_bar("Reading") as progress:
         found = add_normal_tissue(frame, per_image=per_image, seed=seed, workers=workers, progress=progress)
     write_manifest(found.frame, output)
-    if as_json:
-        print_json({"manifest": str(output), **found.to_dict()})
-    else:
-        say(f"Wrote {len(found.frame)} rows to {output}: {found.added} of normal tissue on {found.images} images")
-        if found.left_out:
-            say(f"{found.left_out} images were left out: what is normal on them is not known")
+    told = [f"Wrote {len(found.frame)} rows to {output}: {found.added} of normal tissue on {found.images} images"]
+    if found.left_out:
+        told.append(f"{found.left_out} images were left out: what is normal on them is not known")
+    tell(as_json, {"manifest": str(output), **found.to_dict()}, *told)
     report_failures(found.failures, "images")
 
 
@@ -189,11 +186,9 @@ def dataset_mine(
             progress=progress,
         )
     write_manifest(found.frame, output)
-    if as_json:
-        print_json({"manifest": str(output), **found.to_dict()})
-    else:
-        looked = f"{found.candidates} places of {found.women} training women"
-        say(f"Wrote {len(found.frame)} rows to {output}: {found.added} hard negatives of {looked}")
+    looked = f"{found.candidates} places of {found.women} training women"
+    told = f"Wrote {len(found.frame)} rows to {output}: {found.added} hard negatives of {looked}"
+    tell(as_json, {"manifest": str(output), **found.to_dict()}, told)
     report_failures(found.failures, "rows")
 
 

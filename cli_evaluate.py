@@ -1,22 +1,24 @@
 """The commands that score: a model on women it has not seen, and declared benchmarks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli_options import (
     Device,
-    Granularity,
     JsonFlag,
     ManifestPath,
-    RecipeFile,
+    RecipeOptions,
     Resamples,
-    Settings,
     Workers,
-    chosen_recipe,
+    option_groups,
 )
 from console import check_output, interruptible, print_json, progress_bar, say
+
+if TYPE_CHECKING:
+    from classifiers.comparison import Comparison
+    from classifiers.scorecard import Scorecard
 
 app = typer.Typer(rich_markup_mode=None)
 """Commands at the top of `mammoseek`."""
@@ -26,6 +28,7 @@ benchmark_app = typer.Typer(
 
 
 @app.command("evaluate")
+@option_groups
 def evaluate_command(
     manifest: ManifestPath,
     model: Annotated[Path | None, typer.Option(help="Score this model on women it has not seen.")] = None,
@@ -39,9 +42,8 @@ def evaluate_command(
     work: Annotated[
         Path | None, typer.Option(help="Folder of the folds' models; kept, and gone on with when called again.")
     ] = None,
-    granularity: Granularity = None,
-    recipe: RecipeFile = None,
-    settings: Settings = None,
+    *,
+    recipe: RecipeOptions,
     frozen: Annotated[
         bool, typer.Option("--frozen", help="In cross-validation: the pretrained backbone, not trained.")
     ] = False,
@@ -66,7 +68,7 @@ def evaluate_command(
 
     if (model is None) == (cross_validate is None):
         raise typer.BadParameter("name either --model or --cross-validate")
-    if model is not None and (granularity or recipe or settings or frozen or work):
+    if model is not None and (recipe.given or frozen or work):
         raise typer.BadParameter("--granularity, --recipe, --set, --frozen and --work go with --cross-validate")
     check_output(output)
     frame = read_manifest(manifest)
@@ -90,7 +92,7 @@ def evaluate_command(
             assert cross_validate is not None
             scorecard = run_folds(
                 frame,
-                chosen_recipe(recipe, settings, granularity),
+                recipe.read(),
                 folds=cross_validate,
                 frozen=frozen,
                 work=work,
@@ -101,13 +103,17 @@ def evaluate_command(
                 workers=workers,
                 progress=progress,
             ).scorecard
-    if as_json:
-        print_json(scorecard.to_dict())
-    else:
-        typer.echo(scorecard.to_text())
+    _show(scorecard, as_json)
     if output is not None:
         scorecard.save(output)
         say(f"Scorecard in {output}")
+
+
+def _show(scored: "Scorecard | Comparison", as_json: bool) -> None:
+    if as_json:
+        print_json(scored.to_dict())
+    else:
+        typer.echo(scored.to_text())
 
 
 @benchmark_app.command("retrieval")
@@ -152,10 +158,7 @@ def benchmark_retrieval(
             frame = declared.read_rows(data, progress=progress)
         with progress_bar("Benchmark") as progress:
             run = run_benchmark(declared, frame, output, device=device, workers=workers, progress=progress)
-    if as_json:
-        print_json(run.scorecard.to_dict())
-    else:
-        typer.echo(run.scorecard.to_text())
+    _show(run.scorecard, as_json)
     say(f"Page in {output / PAGE_FILE}")
 
 
@@ -185,10 +188,7 @@ def benchmark_compare(
     check_output(output)
     names = None if name is None else (name[0], name[1])
     found = compare_benchmarks(first, second, names=names, resamples=resamples, seed=seed)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        typer.echo(found.to_text())
+    _show(found, as_json)
     if output is not None:
         found.save(output)
         say(f"Comparison in {output}")

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from cli_options import Device, GalleryPath, GalleryPlace, JsonFlag, ManifestPath, Model, Workers
-from console import EXIT_FAILED, interruptible, print_json, print_table, progress_bar, report_failures, say
+from console import EXIT_FAILED, interruptible, print_json, print_table, progress_bar, report_failures, say, tell
 
 index_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Galleries: build, add, remove, info, verify."
 )
-
 
 Ray = Annotated[
     str | None,
@@ -111,19 +110,15 @@ def _fill(
             report = add_to_gallery(frame, gallery, model=model, **options)
     for line in report.cleaned:
         say(f"Cleaned up after a stopped writer: {line}")
-    if as_json:
-        print_json(
-            {
-                "gallery": str(gallery),
-                "added": report.added,
-                "already_there": report.already_there,
-                "failures": report.failures,
-                "notes": report.notes,
-            }
-        )
-    else:
-        there = f", {report.already_there} were there already" if report.already_there else ""
-        say(f"Added {report.added} rows to {gallery}{there}")
+    there = f", {report.already_there} were there already" if report.already_there else ""
+    found = {
+        "gallery": str(gallery),
+        "added": report.added,
+        "already_there": report.already_there,
+        "failures": report.failures,
+        "notes": report.notes,
+    }
+    tell(as_json, found, f"Added {report.added} rows to {gallery}{there}")
     for note in report.notes:
         say(f"Note: {note}")
     report_failures(report.failures, "rows")
@@ -155,11 +150,9 @@ def index_remove(
 
     with interruptible("Nothing was removed unless it was said: run the same command again."):
         report = take_out(gallery, patient=patient, dataset=dataset, study=study, row_ids=row or (), where=where)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        checked = "no question finds them" if "milvus" in gallery[:6] else "nothing of them is in any file"
-        say(f"Removed {report.removed} rows, {report.remaining} are left. Checked: {checked}.")
+    checked = "no question finds them" if "milvus" in gallery[:6] else "nothing of them is in any file"
+    told = f"Removed {report.removed} rows, {report.remaining} are left. Checked: {checked}."
+    tell(as_json, report.to_dict(), told)
 
 
 @index_app.command("info")
@@ -290,10 +283,8 @@ def index_compact(gallery: GalleryPath, as_json: JsonFlag = False) -> None:
         segments, cleaned = len(writer.manifest.segments), writer.cleaned
     for line in cleaned:
         say(f"Cleaned up after a stopped writer: {line}")
-    if as_json:
-        print_json({"gallery": str(gallery), "segments": segments, "fewer": fewer})
-    else:
-        say(f"{segments} segments, {fewer} fewer than before")
+    found = {"gallery": str(gallery), "segments": segments, "fewer": fewer}
+    tell(as_json, found, f"{segments} segments, {fewer} fewer than before")
 
 
 @index_app.command("typicality")
@@ -357,10 +348,8 @@ def index_copy(
 
     with interruptible("Run the same command again: the copy goes on."), progress_bar("Copying") as progress:
         report = copy_gallery(source, target, thumbnails=thumbnails, index=milvus_index, progress=progress)
-    if as_json:
-        print_json({"added": report.added, "already_there": report.already_there, "failures": report.failures})
-    else:
-        say(f"Copied {report.added} rows to {target}, {report.already_there} were there already")
+    found = {"added": report.added, "already_there": report.already_there, "failures": report.failures}
+    tell(as_json, found, f"Copied {report.added} rows to {target}, {report.already_there} were there already")
     report_failures(report.failures, "rows")
 
 

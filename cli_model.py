@@ -7,16 +7,14 @@ import typer
 
 from cli_options import (
     Device,
-    Granularity,
     JsonFlag,
     ManifestPath,
     ModelPath,
-    RecipeFile,
-    Settings,
+    RecipeOptions,
     Workers,
-    chosen_recipe,
+    option_groups,
 )
-from console import interruptible, print_json, print_table, progress_bar, report_failures, say, training_callbacks
+from console import interruptible, print_json, print_table, progress_bar, report_failures, say, tell, training_callbacks
 from errors import MammoseekError
 
 if TYPE_CHECKING:
@@ -29,13 +27,13 @@ model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Model
 
 
 @roi_app.command("sheet")
+@option_groups
 def roi_sheet(
     manifest: ManifestPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write, .png; pages are numbered.")],
     model: Annotated[Path | None, typer.Option(help="Use this model's preparation.")] = None,
-    granularity: Granularity = None,
-    recipe: RecipeFile = None,
-    settings: Settings = None,
+    *,
+    recipe: RecipeOptions,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show at most, spread evenly.")] = 64,
     workers: Workers = None,
 ) -> None:
@@ -50,7 +48,7 @@ def roi_sheet(
     from embedder.contactsheet import contact_sheet
     from embedder.manifest import read_manifest
 
-    preparation = read_card(model)[0].preparation if model else chosen_recipe(recipe, settings, granularity).preparation
+    preparation = read_card(model)[0].preparation if model else recipe.read().preparation
     frame = _of_granularity(read_manifest(manifest), preparation.granularity, manifest)
     with progress_bar("Drawing") as progress:
         report = contact_sheet(frame, preparation, output, limit=limit, workers=workers, progress=progress)
@@ -69,22 +67,23 @@ def _of_granularity(frame: "pd.DataFrame", granularity: str, manifest: Path) -> 
 
 
 @model_app.command("recipe")
-def modelchosen_recipe(granularity: Granularity = None, recipe: RecipeFile = None, settings: Settings = None) -> None:
+@option_groups
+def model_recipe(*, recipe: RecipeOptions) -> None:
     """Print a recipe with all its options as TOML: our defaults, or yours completed.
 
     \b
     Example:
       mammoseek model recipe --granularity breast > breast.toml
     """
-    typer.echo(chosen_recipe(recipe, settings, granularity).to_toml(), nl=False)
+    typer.echo(recipe.read().to_toml(), nl=False)
 
 
 @model_app.command("pretrained")
+@option_groups
 def model_pretrained(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
-    granularity: Granularity = None,
-    recipe: RecipeFile = None,
-    settings: Settings = None,
+    *,
+    recipe: RecipeOptions,
     fit: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +103,7 @@ def model_pretrained(
     """
     from embedder.embedding import pretrained_model
 
-    chosen = chosen_recipe(recipe, settings, granularity)
+    chosen = recipe.read()
     known = None
     if fit is not None:
         from embedder.manifest import read_manifest
@@ -130,10 +129,7 @@ def model_compact(
     from embedder.checkpoint import compact_model
 
     digest = compact_model(model, output)
-    if as_json:
-        print_json({"model": str(output), "digest": digest})
-    else:
-        say(f"Model {digest[:12]} in {output}")
+    tell(as_json, {"model": str(output), "digest": digest}, f"Model {digest[:12]} in {output}")
 
 
 @model_app.command("list")
@@ -175,11 +171,12 @@ def model_get(
     from classifiers.starter import get_starter
 
     starter = get_starter(name, output)
-    if as_json:
-        print_json({"gallery": str(output), "model": str(output / "model"), **starter.to_dict()})
-        return
-    say(f"Gallery of {starter.rows} {starter.granularity} rows in {output}, its model in {output / 'model'}")
-    say(f"{starter.licence} Not a medical device: for research, not for diagnosis.")
+    tell(
+        as_json,
+        {"gallery": str(output), "model": str(output / "model"), **starter.to_dict()},
+        f"Gallery of {starter.rows} {starter.granularity} rows in {output}, its model in {output / 'model'}",
+        f"{starter.licence} Not a medical device: for research, not for diagnosis.",
+    )
 
 
 @model_app.command("info")
@@ -223,12 +220,12 @@ def _figure(found: object) -> object:
 
 
 @app.command("train")
+@option_groups
 def train_command(
     manifest: ManifestPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
-    granularity: Granularity = None,
-    recipe: RecipeFile = None,
-    settings: Settings = None,
+    *,
+    recipe: RecipeOptions,
     epochs: Annotated[int | None, typer.Option(min=1, help="Short for --set training.epochs=N.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="A label column to learn; all that can be unless given.")
@@ -248,8 +245,7 @@ def train_command(
     from embedder.manifest import read_manifest
     from embedder.training import train
 
-    settings = [*(settings or []), *([f"training.epochs={epochs}"] if epochs else [])]
-    chosen = chosen_recipe(recipe, settings, granularity)
+    chosen = recipe.read(*([f"training.epochs={epochs}"] if epochs else []))
     frame = read_manifest(manifest)
     with (
         interruptible("The last whole epoch is kept: run the same command again to go on."),
@@ -267,8 +263,6 @@ def train_command(
             workers=workers,
             callbacks=training_callbacks(progress),
         )
-    if as_json:
-        print_json({"digest": result.digest, "model": str(output), "card": result.card.to_dict()})
-    else:
-        say(f"Model {result.digest[:12]} in {output}")
+    found = {"digest": result.digest, "model": str(output), "card": result.card.to_dict()}
+    tell(as_json, found, f"Model {result.digest[:12]} in {output}")
     report_failures(result.failures, "rows")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli_options import Dataset, Device, ForProcessing, Frame, GalleryPlace, JsonFlag, Model, Spacing, View
+from cli_options import Dataset, Device, GalleryPlace, ImageOptions, JsonFlag, Model, option_groups
 from console import print_json, print_notes, print_table, say
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 """Commands at the top of `mammoseek`."""
-
 
 ImagePath = Annotated[
     Path | None, typer.Argument(help="The mammogram: DICOM, PNG, JPEG, PGM or TIFF.", metavar="IMAGE")
@@ -30,6 +29,7 @@ SamePatient = Annotated[bool, typer.Option("--include-same-patient", help="Let t
 
 
 @app.command("query")
+@option_groups
 def query_command(
     gallery: GalleryPlace,
     image: ImagePath = None,
@@ -81,10 +81,8 @@ def query_command(
     patient: Patient = None,
     dataset: Dataset = None,
     include_same_patient: SamePatient = False,
-    spacing_mm: Spacing = None,
-    view: View = None,
-    frame: Frame = None,
-    for_processing: ForProcessing = False,
+    *,
+    reading: ImageOptions,
     model: Model = None,
     montage: Annotated[Path | None, typer.Option(help="Write a picture of the query and its neighbours.")] = None,
     device: Device = "cpu",
@@ -110,11 +108,7 @@ def query_command(
     from index.refinement import Refinement
     from index.typicalrows import Typical
 
-    names: list[str | None] = [*row] if row else [None]
-    first, *further = [
-        _source(image, box, name, patient, dataset, spacing_mm, view, frame, for_processing) for name in names
-    ]
-    further += [_other_view(text, spacing_mm, for_processing) for text in also or ()]
+    first, *further = _sources(image, box, row, also, patient, dataset, reading)
     answer = ask_source(
         gallery,
         first,
@@ -178,54 +172,56 @@ def _lists(found: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     return lists
 
 
-def _other_view(text: str, spacing_mm: float | None, for_processing: bool) -> "Source":
-    from classifiers.cases import Source
-    from embedder.findings import Box
-
-    path, at, box = text.rpartition("@")
-    return Source(
-        path=Path(path if at else box),
-        box=Box.parse(box) if at else None,
-        spacing_mm=spacing_mm,
-        allow_for_processing=for_processing,
-    )
-
-
 _SHOWN = ("lesion_type", "pathology", "density", "laterality", "view")
 
 
-def _source(
+def _sources(
     image: Path | None,
     box: str | None,
-    row: str | None,
+    rows: list[str] | None,
+    also: list[str] | None,
     patient: str | None,
     dataset: str | None,
-    spacing_mm: float | None,
-    view: str | None,
-    frame: int | None,
-    for_processing: bool,
-) -> "Source":
+    reading: ImageOptions,
+) -> "list[Source]":
+    """Return what is asked: an image's place or rows of the gallery, then its further views."""
     from classifiers.cases import Source
     from embedder.findings import VIEWS, Box
 
-    if (image is None) == (row is None):
+    if (image is None) == (not rows):
         raise typer.BadParameter("name either an IMAGE or a --row of the gallery")
-    if view is not None and view not in VIEWS:
-        raise typer.BadParameter(f"{view!r} is none of {', '.join(VIEWS)}", param_hint="--view")
-    return Source(
-        path=image,
-        box=Box.parse(box) if box is not None else None,
-        row_id=row,
-        patient=patient,
-        dataset=dataset,
-        spacing_mm=spacing_mm,
-        view=view,
-        frame=frame,
-        allow_for_processing=for_processing,
-    )
+    if reading.view is not None and reading.view not in VIEWS:
+        raise typer.BadParameter(f"{reading.view!r} is none of {', '.join(VIEWS)}", param_hint="--view")
+    names: list[str | None] = [*rows] if rows else [None]
+    sources = [
+        Source(
+            path=image,
+            box=Box.parse(box) if box is not None else None,
+            row_id=name,
+            patient=patient,
+            dataset=dataset,
+            spacing_mm=reading.spacing_mm,
+            view=reading.view,
+            frame=reading.frame,
+            allow_for_processing=reading.for_processing,
+        )
+        for name in names
+    ]
+    for text in also or ():
+        path, at, place = text.rpartition("@")
+        sources.append(
+            Source(
+                path=Path(path if at else place),
+                box=Box.parse(place) if at else None,
+                spacing_mm=reading.spacing_mm,
+                allow_for_processing=reading.for_processing,
+            )
+        )
+    return sources
 
 
 @app.command("classify")
+@option_groups
 def classify_command(
     gallery: GalleryPlace,
     image: ImagePath = None,
@@ -245,10 +241,8 @@ def classify_command(
     ] = None,
     patient: Patient = None,
     dataset: Dataset = None,
-    spacing_mm: Spacing = None,
-    view: View = None,
-    frame: Frame = None,
-    for_processing: ForProcessing = False,
+    *,
+    reading: ImageOptions,
     model: Model = None,
     device: Device = "cpu",
     as_json: JsonFlag = False,
@@ -265,11 +259,7 @@ def classify_command(
     """
     from classifiers.cases import classify_source
 
-    names: list[str | None] = [*row] if row else [None]
-    first, *further = [
-        _source(image, box, name, patient, dataset, spacing_mm, view, frame, for_processing) for name in names
-    ]
-    further += [_other_view(text, spacing_mm, for_processing) for text in also or ()]
+    first, *further = _sources(image, box, row, also, patient, dataset, reading)
     found = classify_source(
         gallery,
         first,

@@ -10,11 +10,11 @@ from console import interruptible, print_json, print_notes, print_table, progres
 
 weak_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whole images that say only cancer or none.")
 
-
 WeakSettings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set one option, such as scorer.method=attention. Repeatable.", metavar="NAME=VALUE"),
 ]
+WorkFolder = Annotated[Path | None, typer.Option(help="Folder that keeps the tiles' features, to go on after a stop.")]
 
 
 @weak_app.command("train")
@@ -23,9 +23,7 @@ def weak_train(
     model: Annotated[Path, typer.Option(help="The patch embedder: a model folder, see `mammoseek model pretrained`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new model.")],
     settings: WeakSettings = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the tiles' features, to go on after a stop.")
-    ] = None,
+    work: WorkFolder = None,
     device: Device = "cpu",
     workers: Workers = None,
     as_json: JsonFlag = False,
@@ -104,9 +102,7 @@ def weak_evaluate(
     cross_validate: Annotated[int, typer.Option("--cross-validate", min=2, max=20, help="Folds of women.")] = 5,
     settings: WeakSettings = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of folds and of what is learned.")] = 0,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the tiles' features, to go on after a stop.")
-    ] = None,
+    work: WorkFolder = None,
     device: Device = "cpu",
     workers: Workers = None,
     as_json: JsonFlag = False,

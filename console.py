@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from errors import MammoseekError
 
@@ -56,6 +54,8 @@ def without_nan(value: Any) -> Any:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a table on standard output; an unknown cell is a dash. Off a terminal it is as wide as it needs to be."""
+    from rich.table import Table
+
     # A pipe has no width of its own: nothing is cut there.
     console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 4096)
     if title:
@@ -76,6 +76,15 @@ def _cell(value: object) -> str:
         return "-"
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return text.replace("[", "\\[")
+
+
+def tell(as_json: bool, value: object, *lines: str) -> None:
+    """Tell what was done: as JSON where that is asked for, else in lines for the reader."""
+    if as_json:
+        print_json(value)
+        return
+    for line in lines:
+        say(line)
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -100,6 +109,15 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., N
     if quiet or not _stderr.is_terminal:
         yield lambda *_args, **_kwargs: None
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
