@@ -2,29 +2,19 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import cli
 import console
 from embedder.manifest import write_manifest
-from tests.test_cli import TINY, Outcome, assert_clear, run
+from tests.commandline import TINY, Outcome, assert_clear, run, status_of
 
 __all__ = ["run"]  # a fixture
 
 PLACES = ((13, 48, True), (60, 48, False), (60, 80, False))
-
-
-def call(*arguments: object) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mammoseek", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            console.run(cli.app)
-    assert not caught.value.code
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +26,8 @@ def folder(tmp_path_factory, synthetic_manifest) -> Path:
     normal = known.assign(row_id=known["row_id"] + "-normal", x0=60, x1=84, pathology=None, lesion_type=None)
     write_manifest(pd.concat([known, normal.assign(tissue="normal")], ignore_index=True), place / "known.csv")
     write_manifest(whole[12:].reset_index(drop=True), place / "truth.csv")
-    call("model", "pretrained", "-o", place / "model", *TINY)
-    call("index", "build", place / "known.csv", "--model", place / "model", "-o", place / "gallery")
+    assert not status_of("model", "pretrained", "-o", place / "model", *TINY)
+    assert not status_of("index", "build", place / "known.csv", "--model", place / "model", "-o", place / "gallery")
     random = np.random.default_rng(0)
     rows = [
         f"{row.path},{x},{y},{x + 24},{y + 24},{random.random():.3f},mass"
@@ -51,7 +41,9 @@ def folder(tmp_path_factory, synthetic_manifest) -> Path:
 @pytest.fixture(scope="module")
 def triaged(folder) -> Path:
     output = folder / "triaged"
-    call("triage", folder / "gallery", folder / "detections.csv", "--manifest", folder / "truth.csv", "-o", output)
+    assert not status_of(
+        "triage", folder / "gallery", folder / "detections.csv", "--manifest", folder / "truth.csv", "-o", output
+    )
     return output
 
 

@@ -85,3 +85,27 @@ def test_json_never_says_nan(value):
     back = json.loads(text)
     if not isinstance(value, float):
         assert type(back) is type(value)
+
+
+def test_what_was_done_is_told_as_json_or_in_words(capsys):
+    console.tell(True, {"rows": 2, "share": math.nan}, "Wrote 2 rows")
+    asked = capsys.readouterr()
+    assert (json.loads(asked.out), asked.err) == ({"rows": 2, "share": None}, "")
+    console.tell(False, {"rows": 2}, "Wrote 2 rows", "[all] of them")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "Wrote 2 rows\n[all] of them\n")
+
+
+def test_notes_stand_below_the_answer_or_beside_it(capsys):
+    console.print_notes(("a", "b"))
+    console.say_notes(("c",))
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("Note: a\nNote: b\n", "note: c\n")
+
+
+def test_a_file_that_can_not_be_written_is_told_before_the_work(tmp_path):
+    console.check_output(None)
+    console.check_output(tmp_path / "new.csv")
+    for path, says in ((tmp_path, "is a folder"), (tmp_path / "no" / "new.csv", "its folder is not there")):
+        with pytest.raises(MammoseekError, match=says):
+            console.check_output(path)
