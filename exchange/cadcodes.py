@@ -56,6 +56,8 @@ PERFORMED = (_dcm("DetectionPerformed"), _dcm("AnalysisPerformed"))
 ALGORITHM_NAME = _dcm("AlgorithmName")
 ALGORITHM_VERSION = _dcm("AlgorithmVersion")
 ALGORITHM_MAKER = _dcm("AlgorithmManufacturer")
+UNKNOWN = "unknown"
+"""What stands where TID 4019 wants a name or a version that nobody knows."""
 
 # TID 4020: the images.
 IMAGE_LIBRARY = _dcm("ImageLibrary")

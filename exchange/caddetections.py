@@ -89,11 +89,12 @@ def cad_detections(
     """Return a CAD report's findings as detections, in the document's order, features without shown findings last.
 
     A detection's box is that of the finding's outline, else (for a cluster) of the calcifications in it, else a square
-    around its centre. Its score is the probability of cancer, else the certainty of the finding, else those of the
-    composite feature that it belongs to. The findings of a composite feature are views of one lesion and share its
-    id, unless they are related contralaterally. Of a feature whose findings are not presented, the feature's own
-    places are taken. The calcifications of a cluster make no detections of their own, nor does what marks no lesion
-    (nipple, breast geometry and composition, image quality, selected region, non-lesion).
+    around its centre; an outline that is the box itself is none. Its score is the probability of cancer, else the
+    certainty of the finding, else those of the composite feature that it belongs to. The findings of a composite
+    feature are views of one lesion and share its id, unless they are related contralaterally and do not all lie in one
+    breast. Of a feature whose findings are not presented, the feature's own places are taken. The calcifications of a
+    cluster make no detections of their own, nor does what marks no lesion (nipple, breast geometry and composition,
+    image quality, selected region, non-lesion).
 
     Args:
         report: The report.
@@ -131,9 +132,11 @@ class _Conversion:
         for feature in self.report.composites:
             # Outer features come first, and theirs is the widest group: one that was reached before adds nothing.
             if feature.item in presented and feature.item not in groups:
-                related = feature.relation != cadcodes.CONTRALATERAL
+                reached = self._reach(feature, groups)
+                # An asymmetry is always related to the other breast, and may be seen in two views of this one.
+                related = feature.relation != cadcodes.CONTRALATERAL or self._in_one_breast(reached)
                 group = _Group(feature, f"{self.report.sop_uid}#{feature.item}" if related else None)
-                for item in self._reach(feature, groups):
+                for item in reached:
                     groups[item] = group
         shown = [finding for finding in self.report.findings if finding.item in presented]
         in_clusters = {part for one in shown if one.kind not in cadcodes.SPECKS for part in one.parts}
@@ -161,6 +164,12 @@ class _Conversion:
                 seen[item] = None
                 waiting.extend(self.composites[item].parts if item in self.composites else ())
         return list(seen)
+
+    def _in_one_breast(self, items: list[str]) -> bool:
+        """Tell whether all findings among some items lie in the same known breast."""
+        places = [place for item in items if item in self.findings for place in self.findings[item].places]
+        sides = {self.library[place.image].laterality if place.image in self.library else None for place in places}
+        return len(sides) == 1 and None not in sides
 
     def _problem(self, finding: CadFinding, message: str) -> None:
         told = printable(f"item {finding.item} ({finding.kind}): {message}", 400)
@@ -214,8 +223,8 @@ class _Conversion:
             score=score,
             lesion_type=_lesion_type(finding, group),
             native_label=str(finding.kind),
-            detector=(algorithm.name if algorithm is not None else None) or self.report.model,
-            detector_version=algorithm.version if algorithm is not None else None,
+            detector=_known(algorithm.name or self.report.model if algorithm is not None else self.report.model),
+            detector_version=_known(algorithm.version if algorithm is not None else None),
             lesion_id=group.lesion_id if group is not None else None,
             sop_uid=uid,
             study_id=said.study_uid or self.report.study_uid,
@@ -249,7 +258,8 @@ class _Conversion:
         size = image.rows, image.columns
         if place.outline is not None:
             outline = outline_points(*place.outline, *size)
-            return box_of(outline, *size), outline if len(outline) > 2 else None
+            box = box_of(outline, *size)
+            return box, outline if len(outline) > 2 and not _is_rectangle(outline, box) else None
         # A composite feature's own centre is as good as the places of its findings, and they are not to be shown.
         parts = () if isinstance(finding, CompositeFeature) else finding.parts
         specks = [corner for part in parts for corner in self._extent(part, place.image, size)]
@@ -277,6 +287,16 @@ class _Conversion:
             x, y = [corner[0] for corner in corners], [corner[1] for corner in corners]
             self.extents[key] = [(min(x), min(y)), (max(x), max(y))] if corners else []
         return self.extents[key]
+
+
+def _is_rectangle(outline: tuple[Point, ...], box: Box) -> bool:
+    corners = {(box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1)}
+    return len(outline) == len(corners) and set(outline) == corners
+
+
+def _known(name: str | None) -> str | None:
+    """Return a name of TID 4019; None where it only says that nobody knows."""
+    return None if name == cadcodes.UNKNOWN else name
 
 
 def _score(finding: CadFinding, group: _Group | None) -> tuple[float | None, str | None]:

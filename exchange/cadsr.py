@@ -1,6 +1,7 @@
 """Read a Mammography CAD SR document (PS3.3 A.35.5, PS3.16 TID 4000): what a detector found, where, and how sure."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,8 @@ class _Reading:
             given = "no number" if child.number is None else f"{child.number:g}, not in 0 to {whole:g}"
             self._note(child, f"its {name} is {given}: taken as unknown")
             return None
-        return child.number / whole
+        # By decimals, so that 28.9 % are 0.289 and not the next binary number beside it.
+        return float(Decimal(repr(child.number)) / int(whole))
 
     def _positive(self, item: ContentItem, name: Concept) -> float | None:
         child = item.first(name)

@@ -199,9 +199,9 @@ def sequence(dataset: Dataset, keyword: str, subject: object) -> list[Dataset]:
     return items
 
 
-def concept(dataset: Dataset, keyword: str) -> Concept | None:
-    """Return the first code of a code sequence (PS3.3 Table 8.8-1); None where there is none."""
-    item = dicomvalues.item(dataset, keyword)
+def concept(dataset: Dataset, keyword: str, position: int = 0) -> Concept | None:
+    """Return a code of a code sequence (PS3.3 Table 8.8-1), the first one by default; None where there is none."""
+    item = dicomvalues.item(dataset, keyword, position)
     if item is None:
         return None
     values = (dicomvalues.text(item, name) for name in ("CodeValue", "LongCodeValue", "URNCodeValue"))
@@ -229,7 +229,7 @@ def _item(node: Dataset, identifier: Identifier, children: tuple[ContentItem, ..
     elif value_type == "NUM":
         measured = dicomvalues.item(node, "MeasuredValueSequence")
         if measured is not None:
-            found["number"] = dicomvalues.number(measured, "NumericValue")
+            found["number"] = _number(measured)
             found["unit"] = concept(measured, "MeasurementUnitsCodeSequence")
     elif value_type == "IMAGE":
         found["image"] = _image(node)
@@ -244,6 +244,14 @@ def _item(node: Dataset, identifier: Identifier, children: tuple[ContentItem, ..
         children=children,
         **found,
     )
+
+
+def _number(measured: Dataset) -> float | None:
+    """Return a measured value: the binary number of which the text has the first digits, where there is one."""
+    told, exact = (dicomvalues.number(measured, keyword) for keyword in ("NumericValue", "FloatingPointValue"))
+    if told is not None and exact is not None and math.isclose(told, exact, rel_tol=1e-9, abs_tol=1e-12):
+        return exact
+    return told
 
 
 def _reference(node: Dataset) -> Identifier | None:

@@ -56,7 +56,10 @@ def _folder_kind(path: Path) -> tuple[str, str]:
         return "cbis-ddsm", "it holds a table of CBIS-DDSM"
     if yolo.label_files(path):
         return "yolo", "it is a folder of .txt files"
-    if next(list_images(path.resolve()), None) is not None:
+    first = next(list_images(path.resolve()), None)
+    if first is not None and is_cad_report(Path(first[0])):
+        return "cad-sr", "it is a folder of CAD reports"
+    if first is not None:
         return "masks", "it is a folder of images"
     raise ExchangeError(
         path, "holds no label files, masks or tables", f"name a file, or say its kind: {', '.join(KINDS)}"

@@ -222,6 +222,43 @@ def test_places_of_both_breasts_are_not_views_of_one_lesion() -> None:
     assert [(one.lesion_id, one.lesion_type) for one in found] == [(None, "asymmetry"), (None, "asymmetry")]
 
 
+def test_an_asymmetry_in_two_views_of_one_breast_is_one_lesion() -> None:
+    feature = Feature(
+        (ONE_MASS, IN_MLO),
+        kind="AsymmetricBreastTissue",
+        relation="TargetContentItemsAreRelatedContraLaterally",
+    )
+    found, _ = detect(feature)
+    assert [one.lesion_type for one in found] == ["asymmetry", "asymmetry"]
+    assert found[0].lesion_id == found[1].lesion_id is not None
+    unknown = replace(MLO, laterality="BothBreasts")
+    found, _ = detect(
+        Feature((ONE_MASS, replace(IN_MLO, image=unknown)), feature.kind, relation=feature.relation),
+        library=(CC, unknown),
+    )
+    assert [one.lesion_id for one in found] == [None, None]
+
+
+@pytest.mark.parametrize("corners", [(10, 20, 30, 20, 30, 40, 10, 40), (30, 40, 30, 20, 10, 20, 10, 40, 30, 40)])
+def test_an_outline_that_is_the_box_is_none(corners: tuple[float, ...]) -> None:
+    (found,), _ = detect(replace(ONE_MASS, outline=("POLYLINE", corners)))
+    assert (box(found), found.outline) == ((10, 20, 30, 40), None)
+    (found,), _ = detect(replace(ONE_MASS, outline=("POLYLINE", (10.5, 20, 30, 20, 30, 40, 10, 40))))
+    assert (box(found), found.outline) == ((10, 20, 30, 40), ((10.5, 20), (30, 20), (30, 40), (10, 40)))
+
+
+@pytest.mark.parametrize(
+    ("said", "detector", "version"),
+    [(("a", "unknown"), "a", None), (("unknown", "2"), None, "2"), (("", "2"), "builder", "2")],
+)
+def test_a_detector_that_nobody_knows_is_unknown(
+    said: tuple[str, str], detector: str | None, version: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caddocuments, "ALGORITHM", said)
+    (found,), _ = detect(ONE_MASS)
+    assert (found.detector, found.detector_version) == (detector, version)
+
+
 def test_a_feature_whose_findings_are_not_shown_is_shown_by_its_own_places() -> None:
     hidden = replace(ONE_MASS, intent="NotForPresentation")
     places = (replace(ONE_MASS, centre=(20.0, 20.0), outline=None), replace(IN_MLO, centre=(30.0, 30.0)))

@@ -104,6 +104,32 @@ def test_a_finding_is_read_with_its_place_and_how_sure_it_is() -> None:
     assert report.impressions[0].intent == "required"
 
 
+def test_percent_are_divided_as_decimals() -> None:
+    for percent in (7, 28.9, 56.99, 0.1, 99.999999):
+        (finding,) = read(CadDocument((replace(ONE_MASS, probability=percent),))).findings
+        assert finding.probability == float(f"{percent / 100:.12g}")
+
+
+def items_of(item: Dataset) -> list[Dataset]:
+    return [item, *(below for child in item.get("ContentSequence", []) for below in items_of(child))]
+
+
+@pytest.mark.parametrize(
+    ("text", "binary", "score"),
+    [
+        ("33.3333333333333", 100 / 3, 1 / 3),
+        ("33.3", 50.0, 0.333),  # another number: what everybody else reads counts
+        ("33.3", math.nan, 0.333),
+    ],
+)
+def test_a_number_has_the_digits_of_its_binary_form(text: str, binary: float, score: float) -> None:
+    dataset = caddocuments.build(CadDocument((replace(ONE_MASS, certainty=text),)))
+    for item in items_of(dataset):
+        if "MeasuredValueSequence" in item and item.MeasuredValueSequence[0].NumericValue == float(text):
+            item.MeasuredValueSequence[0].FloatingPointValue = binary
+    assert read_cad_sr(dataset).findings[0].certainty == pytest.approx(score, rel=1e-16)
+
+
 def test_an_image_by_value_is_the_same_as_one_by_reference() -> None:
     assert read(DOCUMENTS["images by value"]).findings == read(DOCUMENTS["one mass"]).findings
 

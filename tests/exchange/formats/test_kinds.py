@@ -9,6 +9,7 @@ from PIL import Image
 
 from exchange import ExchangeError
 from exchange.formats.kinds import KINDS, guess_kind
+from tests.exchange import caddocuments
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,8 @@ def test_folders_are_told_by_what_lies_in_them(tmp_path: Path) -> None:
         guess_kind(tmp_path)
     Image.fromarray(np.zeros((30, 30), np.uint8)).save(tmp_path / "a.png")
     assert guess_kind(tmp_path)[0] == "masks"
+    caddocuments.build(caddocuments.CadDocument()).save_as(tmp_path / "0.dcm", enforce_file_format=True)
+    assert guess_kind(tmp_path)[0] == "cad-sr"
     (tmp_path / "a.txt").write_text("")
     assert guess_kind(tmp_path)[0] == "yolo"
 
