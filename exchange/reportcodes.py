@@ -13,6 +13,7 @@ SCHEME_VERSION = "1"
 
 PRIVATE_CODES: dict[str, str] = {
     "RESEARCH-ONLY": "Research use only, not for diagnosis",
+    "FINDING": "Finding of unspecified type",
     "NO-PRECEDENT": "No close precedent",
     "DETECTOR": "Detector",
     "DETECTOR-VERSION": "Detector version",

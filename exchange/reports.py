@@ -20,7 +20,7 @@ from exchange import reportcodes as rc
 from exchange.dicomtext import clean_line, clean_text
 from exchange.opinions import SecondOpinion, SimilarCase, StudyOpinions
 from exchange.reportgroups import ALGORITHM, comment, measurement_group
-from exchange.results import ResultOptions, set_time
+from exchange.results import ResultOptions, set_time, structured_reporting
 from exchange.sourceheader import SourceHeader, image_name, source_header
 from exchange.uids import derived_uid
 
@@ -45,7 +45,7 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
         ExchangeError: highdicom is not installed, there is nothing to say, an image is missing, is of another study or
             woman or has another side than its detection, or a detection does not lie on its image.
     """
-    sr = _structured_reporting()
+    sr = structured_reporting()
     options = options or ResultOptions()
     if not opinions.opinions:
         raise ExchangeError(
@@ -90,21 +90,6 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
     document.PatientName = patient_name
     set_time(document, options.created)
     return document
-
-
-def _structured_reporting() -> Any:
-    """Return highdicom.sr.
-
-    Raises:
-        ExchangeError: It is not installed.
-    """
-    try:
-        import highdicom.sr as sr
-    except ImportError as error:
-        raise ExchangeError(
-            "DICOM structured reports", "highdicom is not installed", "pip install 'mammoseek[exchange]'"
-        ) from error
-    return sr
 
 
 def _check_names(opinions: StudyOpinions) -> None:

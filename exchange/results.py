@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -33,6 +34,21 @@ class ResultOptions:
         check_uid_root(self.uid_root)
         if not 1 <= self.series_number < 2**31 - 1:
             raise ExchangeError("result", f"the series number is {self.series_number}", "give one from 1 to 2147483646")
+
+
+def structured_reporting() -> Any:
+    """Return highdicom.sr.
+
+    Raises:
+        ExchangeError: It is not installed.
+    """
+    try:
+        import highdicom.sr as sr
+    except ImportError as error:
+        raise ExchangeError(
+            "DICOM structured reports", "highdicom is not installed", "pip install 'mammoseek[exchange]'"
+        ) from error
+    return sr
 
 
 def set_time(document: Dataset, created: datetime | None) -> None:

@@ -17,12 +17,21 @@ from exchange.formats.masks import read_masks
 from exchange.formats.own import read_own_json
 from exchange.formats.tables import read_csv
 from exchange.formats.vindr import read_vindr
-from exchange.formats.writing import WRITERS, detections_of, write_detections
+from exchange.formats.writing import FOLDERS, WRITERS, detections_of, write_detections
 from exchange.formats.yolo import read_yolo
 from exchange.imagenames import parse_name
 from exchange.images import ImageCatalogue, ImageFacts, Progress
 
-__all__ = ["KINDS", "WRITERS", "ReadOptions", "Reading", "detections_of", "read_detections", "write_detections"]
+__all__ = [
+    "FOLDERS",
+    "KINDS",
+    "WRITERS",
+    "ReadOptions",
+    "Reading",
+    "detections_of",
+    "read_detections",
+    "write_detections",
+]
 
 _DIGITS = re.compile(r"(\d{1,9})")
 

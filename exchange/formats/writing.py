@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from exchange import ExchangeError
+from exchange.cadwriting import Examined, cad_reports
 from exchange.detections import Detection
 from exchange.formats import own
 from exchange.formats.coco import ATTRIBUTES, companion_path
 from exchange.formats.marks import RowError, outline_of
 from exchange.formats.yolo import is_label_name
 from exchange.imagenames import stem_of
+from exchange.results import write_result
 from exchange.text import LONGEST_ID, TextError, clean_text
 from index.durable import storage_error, write_whole
 
@@ -32,19 +35,23 @@ _IDS = ("detection_id", "dataset", "patient_id", "study_id", "lesion_id", "sop_u
 _COCO_OWN = (*_BOX, "outline", "score", "path", "image_rows", "image_columns", "native_label")
 
 
-def write_detections(path: Path, frame: pd.DataFrame, kind: str) -> list[Path]:
+def write_detections(path: Path, frame: pd.DataFrame, kind: str, *, examined: Examined | None = None) -> list[Path]:
     """Write a table of detections, each file whole or not at all.
 
     `csv` and `json` keep everything, and a CSV file is a manifest of findings too. `coco` writes a list of results and
     beside it the data set of their images and categories; what COCO has no word for stands under the key `mammoseek`.
     `yolo` makes a folder of text files and `classes.txt`: boxes, scores and labels are kept to every digit; ids,
-    outlines and the rest are lost, and so is a lesion type that the label does not tell. Image paths are relative to
+    outlines and the rest are lost, and so is a lesion type that the label does not tell.
+    `cad-sr` makes a folder of DICOM Mammography CAD SR documents, one for each study (`exchange.cadwriting`): boxes or
+    outlines, scores, lesion types, detector and which detections are views of one lesion are kept; ids, native labels
+    and notes are lost. Image paths are relative to
     the file's folder where the images lie below it.
 
     Args:
-        path: The file; for `yolo` a folder that is not there or empty.
+        path: The file; for FOLDERS a folder that is not there or empty.
         frame: As `exchange.detections.detections_frame` gives it.
         kind: One of WRITERS.
+        examined: For `cad-sr`: what was looked at, whether something was found there or not.
 
     Returns:
         The files or the folder.
@@ -56,8 +63,12 @@ def write_detections(path: Path, frame: pd.DataFrame, kind: str) -> list[Path]:
     path = Path(path)
     if kind not in WRITERS:
         raise ExchangeError(f"kind {kind[:80]!r}", "can't be written", f"use one of {', '.join(WRITERS)}")
+    if examined is not None and kind != "cad-sr":
+        raise ExchangeError(f"kind {kind!r}", "can't say what was looked at", "write cad-sr, or leave that out")
     detections = detections_of(frame)
     try:
+        if examined is not None:
+            return _write_cad(path, detections, frame, examined)
         return WRITERS[kind](path, detections, frame)
     except OSError as error:
         raise storage_error(path, error) from error
@@ -177,8 +188,6 @@ def _result(one: Detection, image: int, category: int) -> dict[str, Any]:
 
 def _write_yolo(path: Path, detections: Sequence[Detection], frame: pd.DataFrame) -> list[Path]:
     _check_boxes(detections, "YOLO")
-    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
-        raise ExchangeError(path, "is there already", "name a folder that is not")
     classes = sorted({_class_of(one) for one in detections})
     numbers = {name: number for number, name in enumerate(classes)}
     files: dict[str, tuple[str, list[str]]] = {}
@@ -190,17 +199,40 @@ def _write_yolo(path: Path, detections: Sequence[Detection], frame: pd.DataFrame
         if not is_label_name(f"{stem}.txt"):
             raise ExchangeError(one.path, "has a name that YOLO's tools keep for themselves", "rename it")
         lines.append(_yolo_line(one, numbers[_class_of(one)]))
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.mkdir()
-    try:
+    with _new_folder(path) as aside:
         for stem, (_, lines) in files.items():
             write_whole(aside / f"{stem}.txt", ("\n".join(lines) + "\n").encode())
         write_whole(aside / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
+    return [path]
+
+
+def _write_cad(
+    path: Path, detections: Sequence[Detection], frame: pd.DataFrame, examined: Examined | None = None
+) -> list[Path]:
+    reports = cad_reports(detections, examined)
+    with _new_folder(path) as aside:
+        for report in reports:
+            write_result(report, aside / f"{report.SOPInstanceUID}.dcm")
+    return [path]
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write in that is put in its place when all is written.
+
+    Raises:
+        ExchangeError: Something is there already.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+        raise ExchangeError(path, "is there already", "name a folder that is not")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.mkdir()
+    try:
+        yield aside
         aside.replace(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    return [path]
 
 
 def _yolo_line(one: Detection, number: int) -> str:
@@ -246,5 +278,9 @@ WRITERS: dict[str, Callable[[Path, Sequence[Detection], pd.DataFrame], list[Path
     "json": _write_json,
     "coco": _write_coco,
     "yolo": _write_yolo,
+    "cad-sr": _write_cad,
 }
 """Kinds that can be written."""
+
+FOLDERS = ("yolo", "cad-sr")
+"""Those of them that are folders."""

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +17,7 @@ from embedder.datasets import read_dataset
 from embedder.manifest import read_manifest
 from exchange import ExchangeError
 from exchange.detections import Detection, detections_frame
-from exchange.formats import WRITERS, ReadOptions, detections_of, read_detections, write_detections
+from exchange.formats import FOLDERS, WRITERS, ReadOptions, detections_of, read_detections, write_detections
 from exchange.images import ImageCatalogue, manifest_images
 from exchange.lesionwords import lesion_type
 
@@ -238,10 +240,14 @@ def test_coco_results_are_what_its_tools_expect(table: pd.DataFrame, tmp_path: P
 
 @pytest.mark.parametrize("kind", list(WRITERS))
 def test_a_file_is_written_whole_or_not_at_all(
-    table: pd.DataFrame, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    table: pd.DataFrame, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, write_dicom: Callable[..., Path]
 ) -> None:
-    path = tmp_path / "a"
-    if kind != "yolo":
+    path = tmp_path / "out" / "a"
+    path.parent.mkdir()
+    if kind == "cad-sr":
+        image = write_dicom(np.zeros((300, 200), np.uint16), PatientID="w1")
+        table = table.assign(path=str(image))
+    if kind not in FOLDERS:
         path.write_text("old")
 
     def full(*_: object) -> int:
@@ -251,8 +257,8 @@ def test_a_file_is_written_whole_or_not_at_all(
     with pytest.raises(Exception, match="the disk is full"):
         write_detections(path, table, kind)
     monkeypatch.undo()
-    assert [file.name for file in tmp_path.iterdir()] == ([] if kind == "yolo" else ["a"])
-    assert kind == "yolo" or path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ([] if kind in FOLDERS else ["a"])
+    assert kind in FOLDERS or path.read_text() == "old"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +272,7 @@ def test_a_file_is_written_whole_or_not_at_all(
         ({"x0": None}, "yolo", "has no box"),
         ({"image_rows": None}, "yolo", "has no known size"),
         ({"path": "/other/w1-cc.png"}, "yolo", "has the same name as"),
+        ({}, "cad-sr", "it is no DICOM file"),
         ({"path": "/other/classes.png"}, "yolo", "a name that YOLO's tools keep"),
         ({}, "dicom", "can't be written"),
     ],
