@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from classifiers import ClassificationError
+from classifiers.crossvalidation import embed_rows
 from classifiers.fitted import ClassifierConfig, fit_classifiers
 from classifiers.folds import Fold, patient_folds
 from embedder.checkpoint import ModelCard
@@ -115,14 +116,18 @@ def mine_hard_negatives(
             "manifest", "its training women do not have both lesions and normal tissue", "keep women in the training"
         )
 
-    def tell(what: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, total: progress(done, total, what)
+    def tell(what: str) -> Progress | None:
+        return None if progress is None else lambda done, total, *_: progress(done, total, what)
 
     tissue = TissueMap.read(frame[patient_key(frame).isin(women)], workers=workers, progress=tell("Reading"))
     places = candidate_places(tissue, women, per_image=candidates, seed=seed, preparation=embedder.preparation)
     places = with_rows(frame.iloc[:0], places)
-    gallery, rows, failed = _embed(embedder, known.reset_index(drop=True), workers, tell("Embedding what is known"))
-    vectors, places, lost = _embed(embedder, places, workers, tell("Embedding candidates"))
+    known = known.reset_index(drop=True)
+    gallery, rows, failed = embed_rows(embedder, known, workers, tell("Embedding what is known"))
+    vectors = gallery[:0]
+    lost: list[tuple[str, str]] = []
+    if len(places):  # there may be no room for any
+        vectors, places, lost = embed_rows(embedder, places, workers, tell("Embedding candidates"))
     surety = lesion_probability(gallery, rows, vectors, places, seed=seed)
     chosen = choose_hard(places, surety, known, per_image=per_image, minimum=minimum)
     chosen = number_rows(chosen, set(frame["row_id"]))
@@ -239,21 +244,3 @@ def _box(row: pd.Series) -> Box:
     box = row_box(row)
     assert box is not None, "places have boxes"
     return box
-
-
-def _embed(
-    embedder: Embedder, frame: pd.DataFrame, workers: int | None, progress: Callable[[int, int], None] | None
-) -> tuple[Vectors, pd.DataFrame, list[tuple[str, str]]]:
-    """Embed rows; what can't be read is left out and named."""
-    vectors = [np.empty((0, embedder.dimension), np.float32)]
-    records, failures = [frame.iloc[:0]], []
-    done = 0
-    for batch in embedder.embed_manifest(frame, workers=workers):
-        vectors.append(batch.vectors)
-        records.append(batch.records)
-        failures += batch.failures
-        done += len(batch.records) + len(batch.failures)
-        if progress is not None:
-            progress(done, len(frame))
-    found = pd.concat([part for part in records if len(part)] or records[:1], ignore_index=True)
-    return np.concatenate(vectors), found, failures

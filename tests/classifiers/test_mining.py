@@ -119,6 +119,16 @@ def test_the_same_question_gives_the_same_places(with_normal: pd.DataFrame, plan
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_where_no_place_has_room_nothing_is_added(
+    with_normal: pd.DataFrame, planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mining.candidate_places
+    monkeypatch.setattr(mining, "candidate_places", lambda *args, **options: real(*args, **options).iloc[:0])
+    found = mine_hard_negatives(with_normal, Path("model"))
+    assert (found.added, found.images, found.candidates) == (0, 0, 0)
+    pd.testing.assert_frame_equal(found.frame[with_normal.columns], with_normal)
+
+
 def test_a_second_round_adds_other_places(with_normal: pd.DataFrame, planted: Planted) -> None:
     once = mine_hard_negatives(with_normal, Path("model"), seed=0).frame
     twice = mine_hard_negatives(once, Path("model"), seed=1).frame
