@@ -6,7 +6,7 @@ of women with a lesion as from those of women without one.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embedder.findings import Box, FindingError, typed_columns
+from embedder.findings import BOX_COLUMNS, Box, FindingError, typed_columns
 from embedder.preparation import PreparationConfig
 from embedder.tissuemap import TISSUE_SHARE, TissueImage, TissueMap
 
@@ -193,6 +193,26 @@ def candidate_places(
     return _rows(images, found, "hard", tissue.row_ids)
 
 
+def normal_rows(places: Iterable[tuple[str, Mapping[str, Any], Box]]) -> pd.DataFrame:
+    """Return places of normal tissue as rows of a manifest.
+
+    Args:
+        places: Row id, what is known of the image and its woman, and the place.
+    """
+    rows = [
+        {
+            "row_id": row_id,
+            "granularity": "finding",
+            **{name: known.get(name) for name in _KEPT},
+            **dict(zip(BOX_COLUMNS, box, strict=True)),
+            "tissue": "normal",
+        }
+        for row_id, known, box in places
+    ]
+    names = ["row_id", "granularity", *_KEPT, *BOX_COLUMNS, "tissue"]
+    return pd.DataFrame(rows, columns=names).astype("object")
+
+
 def with_rows(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return a manifest with further rows at its end; what they do not know is missing."""
     together = pd.concat([frame.astype("object"), rows.reindex(columns=frame.columns).astype("object")])
@@ -238,17 +258,8 @@ def _rows(images: Sequence[TissueImage], boxes: dict[str, list[Box]], word: str,
             row_id = f"{image.key}-{word}-{number}"
             while row_id in known:
                 row_id += "x"
-            rows.append(
-                {
-                    "row_id": row_id,
-                    "granularity": "finding",
-                    **{name: image.record.get(name) for name in _KEPT},
-                    **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
-                    "tissue": "normal",
-                }
-            )
-    names = ["row_id", "granularity", *_KEPT, "x0", "y0", "x1", "y1", "tissue"]
-    return pd.DataFrame(rows, columns=names).astype("object")
+            rows.append((row_id, image.record, box))
+    return normal_rows(rows)
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

@@ -4,7 +4,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from classifiers.cases import Source
 from classifiers.filling import new_gallery
@@ -12,33 +11,9 @@ from embedder.embedding import pretrained_model
 from embedder.findings import Box
 from embedder.header import MammogramError
 from embedder.network import NetworkConfig
-from embedder.normaltissue import add_normal_tissue
-from embedder.preparation import PreparationConfig
 from exchange import ExchangeError
 from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_all
-
-PREPARATION = PreparationConfig(height=64, width=64, floor_mm=8.0, floor_pixels=33)
-NETWORK = NetworkConfig(backbone="test_resnet", weights="none", embedding_dimension=None)
-
-
-@pytest.fixture(scope="session")
-def detect_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("detect-model") / "model"
-    torch.manual_seed(0)
-    pretrained_model(folder, NETWORK, PREPARATION)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def detect_rows(tissue_manifest):
-    return add_normal_tissue(tissue_manifest, per_image=3, workers=1).frame
-
-
-@pytest.fixture(scope="session")
-def detect_gallery(detect_rows, detect_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("detect") / "gallery"
-    new_gallery(detect_rows, detect_model, folder, workers=1)
-    return folder
+from tests.exchange.searching import NETWORK, PREPARATION
 
 
 @pytest.fixture(scope="session")
