@@ -40,7 +40,7 @@ from embedder.preparation import DESCRIPTOR_GROUPS
 from embedder.recipe import Recipe
 from embedder.rois import load_crops, row_box
 from embedder.tissuemap import TissueMap
-from exchange.detections import Detection, detections_frame
+from exchange.detections import Detection, detections_frame, known_cell
 from exchange.froc import FrocConfig, score_detections
 from exchange.froccomparison import compare_detections
 from exchange.judging import judge, read_truth
@@ -121,7 +121,7 @@ def simulated_detections(frame: pd.DataFrame, tissue: TissueMap, separation: flo
             y0=box.y0,
             x1=box.x1,
             y1=box.y1,
-            **{name: _plain(row[name]) for name in _KEPT},
+            **{name: known_cell(row, name) for name in _KEPT},
         )
         for number, (row, box, odds) in enumerate(marks)
     )
@@ -241,10 +241,6 @@ def _brightness(row: pd.Series) -> float:
     inner = pixels[box.y0 : box.y1, box.x0 : box.x1]
     ring = (float(around.sum()) - float(inner.sum())) / max(1, around.size - inner.size)
     return float(inner.mean()) - ring
-
-
-def _plain(cell: Any) -> Any:
-    return None if pd.isna(cell) else cell
 
 
 def _parse() -> argparse.Namespace:

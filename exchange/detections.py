@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pandas as pd
 
@@ -87,3 +88,11 @@ def detections_frame(detections: Iterable[Detection]) -> pd.DataFrame:
     frame["score"] = pd.to_numeric(frame["score"]).astype("float64")
     frame["frame_number"] = pd.to_numeric(frame["frame_number"]).astype("Int64")
     return frame
+
+
+def known_cell(row: pd.Series, name: str) -> Any:
+    """Return a cell of a table of detections or of a manifest; None where it is unknown, or there is no such column."""
+    cell = row.get(name)
+    if isinstance(cell, tuple | list):  # an outline
+        return cell
+    return None if cell is None or pd.isna(cell) else cell

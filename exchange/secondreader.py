@@ -19,6 +19,7 @@ from classifiers.views import fuse_vectors
 from embedder.checkpoint import ModelError
 from embedder.findings import BOX_COLUMNS, patient_key
 from exchange import ExchangeError
+from exchange.detections import known_cell
 from exchange.opinions import Risk, SecondOpinion, SimilarCase, Vote
 from exchange.rescoring import DETECTOR, Rescorer, evidence_frame
 from index import GalleryError
@@ -218,7 +219,7 @@ class SecondReader:
         return exclude_image(
             self.gallery,
             path=Path(str(row["path"])),
-            sop_uid=_known(row, "sop_uid"),
+            sop_uid=known_cell(row, "sop_uid"),
             patients=[str(row["patient_id"])],
             dataset=None,
         )
@@ -238,27 +239,27 @@ class SecondReader:
     def _opinion(
         self, row: pd.Series, answer: Answer, found: Mapping[str, Classification], notes: tuple[str, ...]
     ) -> Opinion:
-        score = _known(row, "score")
+        score = known_cell(row, "score")
         evidence = _evidence(score, found)
         rescored = None
         if self.rescorer is not None:
             rescored = float(self.rescorer.rescore(evidence_frame([evidence]))[0])
         pathology = found.get(MALIGNANCY)
         near = answer.closeness
-        outline = _known(row, "outline")
-        told = [*([str(row["note"])] if _known(row, "note") else []), *answer.notes, *notes]
+        outline = known_cell(row, "outline")
+        told = [*([str(row["note"])] if known_cell(row, "note") else []), *answer.notes, *notes]
         opinion = SecondOpinion(
             detection_id=str(row["row_id"]),
-            sop_uid=_known(row, "sop_uid"),
+            sop_uid=known_cell(row, "sop_uid"),
             path=str(row["path"]),
-            frame_number=_whole(_known(row, "frame_number")),
+            frame_number=_whole(known_cell(row, "frame_number")),
             box=tuple(int(row[name]) for name in BOX_COLUMNS),  # type: ignore[arg-type]
             outline=None if outline is None else tuple((float(x), float(y)) for x, y in outline),
-            lesion_id=_known(row, "lesion_id"),
-            lesion_type=_known(row, "lesion_type"),
-            laterality=_known(row, "laterality"),
-            detector=_known(row, "detector"),
-            detector_version=_known(row, "detector_version"),
+            lesion_id=known_cell(row, "lesion_id"),
+            lesion_type=known_cell(row, "lesion_type"),
+            laterality=known_cell(row, "laterality"),
+            detector=known_cell(row, "detector"),
+            detector_version=known_cell(row, "detector_version"),
             score=None if score is None else float(score),
             similar=tuple(self._case(neighbour) for neighbour in answer.neighbours),
             vote=None
@@ -275,7 +276,7 @@ class SecondReader:
             notes=tuple(dict.fromkeys(told)),
         )
         woman = f"{row['dataset']}/{row['patient_id']}"
-        return Opinion(woman, _known(row, "study_id"), _known(row, "view"), opinion, evidence)
+        return Opinion(woman, known_cell(row, "study_id"), known_cell(row, "view"), opinion, evidence)
 
     def _case(self, neighbour: Neighbour) -> SimilarCase:
         record = neighbour.record
@@ -341,16 +342,9 @@ def _context(rows: Sequence[pd.Series]) -> dict[str, Any]:
     """Return what the table knows of the case besides its picture; of several views, the first that knows it."""
     known: dict[str, Any] = {}
     for row in reversed(rows):
-        known |= {name: row[name] for name in CONTEXT_COLUMNS if name in row.index and _known(row, name) is not None}
+        cells = {name: known_cell(row, name) for name in CONTEXT_COLUMNS}
+        known |= {name: cell for name, cell in cells.items() if cell is not None}
     return known
-
-
-def _known(row: pd.Series, name: str) -> Any:
-    """Return a cell; None where it is unknown."""
-    cell = row.get(name)
-    if isinstance(cell, tuple | list):
-        return cell
-    return None if cell is None or pd.isna(cell) else cell
 
 
 def _whole(number: Any) -> int | None:
