@@ -1,5 +1,6 @@
 """The commands of a PACS: fetch from it, store in it, listen to it."""
 
+import contextlib
 import signal
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli_options import Device, GalleryPath, JsonFlag, NameCases, RescorerFile
-from console import check_output, interruptible, print_json, progress_bar, report_failures, say
+from console import check_output, interruptible, print_json, print_table, progress_bar, report_failures, say
 
 if TYPE_CHECKING:
     from exchange.pacs.config import PacsConfig
@@ -123,9 +124,6 @@ def pacs_store(
 def pacs_listen(
     gallery: GalleryPath,
     config: PacsFile,
-    work: Annotated[Path, typer.Option("--work", help="Folder of what is said of each study: patient data.")] = Path(
-        "mammoseek-studies"
-    ),
     rescorer: RescorerFile = None,
     presentation: Annotated[
         str, typer.Option(help="Findings of CAD reports to take: required, optional (too), or all.")
@@ -141,32 +139,99 @@ def pacs_listen(
     """Receive studies (C-STORE), give second opinions on the findings of their CAD reports, and store the reports.
 
     Runs until it is stopped (Ctrl-C, SIGTERM). What was received is on disk before its sender is told so; a study is
-    processed at least once, and its report is in the PACS once.
+    processed at least once, and its report is in the PACS once. Studies are processed in a process of its own, which
+    is ended when one takes too long. What becomes of studies without a CAD report, how long one may take and how long
+    images are kept stand in the configuration's table [listen].
 
     \b
     Examples:
       mammoseek pacs listen gallery --config pacs.toml
       mammoseek pacs listen gallery --config pacs.toml --rescorer rescorer.json --retry-failed
     """
-    from exchange.caddetections import CadConfig
     from exchange.pacs.listener import Listener
-    from exchange.rescoring import Rescorer
-    from exchange.results import ResultOptions
-    from exchange.secondreader import OpinionConfig, SecondReader
-    from exchange.studytriage import StudyTriage
+    from exchange.pacs.worker import Worker
 
     settings = _pacs(config)
-    reader = SecondReader(
-        gallery,
-        rescorer=None if rescorer is None else Rescorer.load(rescorer),
-        config=OpinionConfig(name_cases=name_cases),
-        device=device,
-    )
-    process = StudyTriage(reader, work, cad=CadConfig(presentation), results=ResultOptions(uid_root), captures=captures)
-    listener = Listener(settings, process, say)
-    if retry_failed:
-        say(f"{len(listener.retry_failed())} failed studies are tried again")
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    listener.run(stop)
+    options = {
+        "gallery": str(gallery),
+        "candidates": settings.listen.candidates == "without-cad",
+        "rescorer": None if rescorer is None else str(rescorer),
+        "presentation": presentation,
+        "name_cases": name_cases,
+        "captures": captures,
+        "uid_root": uid_root,
+        "device": device,
+    }
+    worker = Worker("exchange.studytriage:open_triage", options, settings.listen.processing_s, stop, say)
+    listener = Listener(settings, worker, say)
+    try:
+        worker.start()
+        if retry_failed:
+            say(f"{len(listener.retry_failed())} failed studies are tried again")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        listener.run(stop)
+    finally:
+        worker.close()
+
+
+@pacs_app.command("spool")
+def pacs_spool(
+    config: PacsFile,
+    studies: Annotated[
+        list[str] | None, typer.Option("--study", help="Only this study. Repeatable.", metavar="UID")
+    ] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Delete what was sent, however old; a failed study where --study names it.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the studies in the listener's spool; with --empty, delete images and reports of those that were sent.
+
+    Looking disturbs no listener. Deleting needs it to be stopped. Of a study that was sent digests are kept, so that
+    the same images give no second report; of a failed one nothing is kept, so that it is processed when it comes again.
+
+    \b
+    Examples:
+      mammoseek pacs spool --config pacs.toml
+      mammoseek pacs spool --config pacs.toml --empty
+      mammoseek pacs spool --config pacs.toml --empty --study 1.2.840.1 --yes
+    """
+    from exchange.pacs.retention import delete_studies
+    from exchange.pacs.spool import Spool
+    from exchange.pacs.spoolview import look
+
+    spool = Path(_pacs(config).listen.spool)
+    rows = look(spool, studies)
+    if empty:
+        chosen = [row for row in rows if row.phase == "sent" or (row.phase == "failed" and studies)]
+        if chosen and not yes:
+            size = sum(row.bytes for row in chosen) / (1 << 20)
+            typer.confirm(f"Delete images and reports of {len(chosen)} studies, {size:.1f} MiB?", abort=True, err=True)
+        with contextlib.closing(Spool(spool)) as held:
+            failures = delete_studies(held, [row.study for row in chosen])
+        if as_json:
+            print_json({"deleted": len(chosen) - len(failures), "failures": dict(failures)})
+        else:
+            typer.echo(f"{len(chosen) - len(failures)} studies deleted")
+        report_failures(failures, "studies")
+    elif as_json:
+        print_json({"spool": str(spool), "studies": [row.to_dict() for row in rows]})
+    else:
+        columns = ("study", "phase", "round", "images", "MiB", "failures", "age", "reason")
+        cells = [
+            (
+                row.study,
+                row.phase,
+                row.round,
+                row.images,
+                f"{row.bytes / (1 << 20):.1f}",
+                row.failures,
+                row.age,
+                row.reason or None,
+            )
+            for row in rows
+        ]
+        print_table(columns, cells, f"{len(rows)} studies in {spool}")

@@ -23,7 +23,7 @@ EVERY_COMMAND = (
     *(("weak", name) for name in ("train", "score", "evaluate")),
     *(("detections", name) for name in ("convert", "show", "merge")),
     *(("rescore", name) for name in ("fit", "cross-validate")),
-    *(("pacs", name) for name in ("echo", "fetch", "store", "listen")),
+    *(("pacs", name) for name in ("echo", "fetch", "store", "listen", "spool")),
     *((name,) for name in ("detect", "triage", "evaluate-detections", "report", "gate", "deidentify")),
     *((name,) for name in ("query", "classify", "evaluate", "demo")),
 )

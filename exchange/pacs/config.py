@@ -10,26 +10,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from exchange import ExchangeError
+from exchange.pacs.checks import check_ae_title, check_range
+from exchange.pacs.listenconfig import Listen
 from exchange.pacs.options import filled
 
 Transport = Literal["dicomweb", "dimse"]
 
-_AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _LARGEST_CONFIG = 1 << 20
 _LARGEST_SECRET = 1 << 16
-
-
-def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
-        raise ExchangeError("configuration", f"{name} is {value}", f"use {lowest:g} to {highest:g}")
-
-
-def _check_ae_title(name: str, value: str) -> None:
-    # DICOM PS3.5, value representation AE: 16 characters of the default repertoire, no backslash.
-    if not _AE_TITLE.fullmatch(value):
-        remedy = "an AE title has 1 to 16 printable ASCII characters, no backslash, no space at its ends"
-        raise ExchangeError("configuration", f"{name} can't be {value[:40]!r}", remedy)
 
 
 def is_loopback(host: str) -> bool:
@@ -104,9 +93,9 @@ class Dimse:
     def __post_init__(self) -> None:
         if not self.host or not self.host.isprintable() or " " in self.host:
             raise ExchangeError("configuration", f"host can't be {self.host[:80]!r}", "name the peer's host")
-        _check_range("port", self.port, 1, 65535)
-        _check_ae_title("called_ae", self.called_ae)
-        _check_ae_title("calling_ae", self.calling_ae)
+        check_range("port", self.port, 1, 65535)
+        check_ae_title("called_ae", self.called_ae)
+        check_ae_title("calling_ae", self.calling_ae)
 
 
 @dataclass(frozen=True)
@@ -182,9 +171,9 @@ class Retries:
     longest_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _check_range("count", self.count, 0, 100)
-        _check_range("backoff_s", self.backoff_s, 0.0, 3600.0)
-        _check_range("longest_s", self.longest_s, 0.0, 86400.0)
+        check_range("count", self.count, 0, 100)
+        check_range("backoff_s", self.backoff_s, 0.0, 3600.0)
+        check_range("longest_s", self.longest_s, 0.0, 86400.0)
 
     def wait_s(self, failures: int) -> float:
         """Return the seconds to wait after so many failures.
@@ -203,8 +192,8 @@ class Timeouts:
     response_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _check_range("connect_s", self.connect_s, 0.1, 3600.0)
-        _check_range("response_s", self.response_s, 0.1, 3600.0)
+        check_range("connect_s", self.connect_s, 0.1, 3600.0)
+        check_range("response_s", self.response_s, 0.1, 3600.0)
 
 
 @dataclass(frozen=True)
@@ -226,56 +215,16 @@ class Limits:
     free_mib: float = 1024.0
 
     def __post_init__(self) -> None:
-        _check_range("instance_mib", self.instance_mib, 0.001, 65536.0)
-        _check_range("results", self.results, 1, 10_000_000)
-        _check_range("pdu_kib", self.pdu_kib, 4, 16384)
-        _check_range("associations", self.associations, 1, 1000)
-        _check_range("free_mib", self.free_mib, 0.0, 1e9)
+        check_range("instance_mib", self.instance_mib, 0.001, 65536.0)
+        check_range("results", self.results, 1, 10_000_000)
+        check_range("pdu_kib", self.pdu_kib, 4, 16384)
+        check_range("associations", self.associations, 1, 1000)
+        check_range("free_mib", self.free_mib, 0.0, 1e9)
 
     @property
     def instance_bytes(self) -> int:
         """Largest instance in bytes."""
         return int(self.instance_mib * (1 << 20))
-
-
-@dataclass(frozen=True)
-class Listen:
-    """Our own receiver.
-
-    Args:
-        ae_title: Its AE title.
-        host: The address it listens on; the machine itself unless told otherwise.
-        port: Its port.
-        callers: AE titles that may send; nobody else is listened to.
-        spool: Folder that keeps what was received and what became of it.
-        idle_s: Seconds without a further image after which a study is taken for complete.
-        attempts: How often the processing of a study may fail.
-        certificate: PEM file of its certificate, for TLS.
-        private_key: PEM file of its key.
-        client_ca: PEM file of the authorities whose certificate a caller must show; None to ask for none.
-    """
-
-    ae_title: str = "MAMMOSEEK"
-    host: str = "127.0.0.1"
-    port: int = 11112
-    callers: tuple[str, ...] = ()
-    spool: str = "spool"
-    idle_s: float = 30.0
-    attempts: int = 3
-    certificate: str | None = None
-    private_key: str | None = None
-    client_ca: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_ae_title("ae_title", self.ae_title)
-        for caller in self.callers:
-            _check_ae_title("callers", caller)
-        _check_range("port", self.port, 1, 65535)
-        _check_range("idle_s", self.idle_s, 0.01, 86400.0)
-        _check_range("attempts", self.attempts, 1, 100)
-        if (self.certificate is None) != (self.private_key is None) or (self.client_ca and not self.certificate):
-            remedy = "write both for TLS, and client_ca only with them"
-            raise ExchangeError("configuration", "certificate and private_key go together", remedy)
 
 
 @dataclass(frozen=True)

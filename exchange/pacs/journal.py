@@ -47,6 +47,10 @@ class Journal:
         """Tell whether an instance with these bytes was sent to a target."""
         return (target, instance.sop_uid, hashlib.sha256(data).hexdigest()) in self._sent
 
+    def names(self, sop_uid: str) -> bool:
+        """Tell whether an instance of this name was sent anywhere."""
+        return any(sop_uid == sent for _, sent, _ in self._sent)
+
     def add(self, target: str, instance: Instance, data: bytes) -> None:
         """Note an instance as sent, durably.
 

@@ -14,12 +14,15 @@ from pathlib import Path
 
 from exchange import ExchangeError
 from exchange.pacs.config import PacsConfig, Retries
+from exchange.pacs.failures import TransientError
 from exchange.pacs.instances import Instance, identify_file
 from exchange.pacs.receiving import Receiver, start_receiver
+from exchange.pacs.retention import Retention
 from exchange.pacs.spool import Spool
 from exchange.pacs.storing import store
 
-Process = Callable[[Path], Sequence[Path]]
+Process = Callable[[Path, Path], Sequence[Path]]
+"""Is given a study's folder of images and a folder to write to, and returns the DICOM files to send."""
 
 _INTERRUPTIONS = 25  # processings of a study that took the whole process down, before it is left alone
 _LONGEST_TICK_S = 0.5
@@ -30,9 +33,11 @@ class Listener:
 
     Args:
         config: Our receiver (`listen`), and the PACS that results are sent to.
-        process: Is given a study's folder of images, `<series>/<instance>.dcm`, and returns the DICOM files to send;
-            what it raises is that study's failure. It is called in one thread, one study at a time, and may be called
-            again for a study whose processing was cut short. A study that gets further images is processed again.
+        process: Is given a study's folder of images, `<series>/<instance>.dcm`, and a folder of its own, which is
+            deleted when what it returns is kept: the DICOM files to send. What it raises is that study's failure, but
+            for `TransientError`. It is called in one thread, one study at a time, and may be called again for a study
+            whose processing was cut short. A study that gets further images is processed again. One that may hang
+            or crash belongs in a `Worker`.
         say: Told of what happens, a line at a time.
 
     Raises:
@@ -46,6 +51,7 @@ class Listener:
         self._process = process
         self._say = say
         self._spool = Spool(Path(config.listen.spool), int(config.limits.free_mib * (1 << 20)))
+        self._retention = Retention(self._spool, config.listen, say)
         self._guard = threading.Lock()
         self._active: set[str] = set()
         self._due: dict[str, float] = {}
@@ -57,7 +63,7 @@ class Listener:
         return self._spool.retry_failed()
 
     def run(self, stop: threading.Event, started: Callable[[int], None] = lambda port: None) -> None:
-        """Work until `stop` is set; then end the processing at hand, and return.
+        """Work until `stop` is set; then let the processing at hand come to its end, and return.
 
         Args:
             stop: Ends the work.
@@ -71,7 +77,7 @@ class Listener:
         sender = threading.Thread(target=self._send_all, name="mammoseek-sender", daemon=True)
         try:
             for name in self._spool.names():
-                if self._spool.state(name).phase not in ("sent", "failed"):
+                if self._spool.state(name).phase not in ("sent", "failed", "emptied"):
                     self._arrived(name)
             receiver = start_receiver(
                 listen, listen.callers, self._keep, self._say, self._config.limits, self._config.timeouts
@@ -146,7 +152,11 @@ class Listener:
                 if self._due[name] > time.monotonic():
                     return  # an image came just now
             if not self._spool.images(name):
-                self._forget_empty(name)
+                self._leave(name)
+                return
+            if self._spool.nothing_new(name):
+                self._say(f"{name}: came again as it was sent, which gives nothing new")
+                self._leave(name)
                 return
             state = self._spool.complete(name)
             self._say(f"{name}: complete with {len(state.covered)} images (round {state.round})")
@@ -160,6 +170,11 @@ class Listener:
         self._spool.begin(name)
         try:
             results = self._run(name)
+        except TransientError as error:
+            self._spool.postponed(name)
+            self._say(f"{name}: processing did not come to its end, trying again: {error}")
+            self._wait(name)
+            return
         except ExchangeError as error:
             self._failed(name, "processing", str(error), self._config.listen.attempts)
             return
@@ -167,18 +182,21 @@ class Listener:
         self._say(f"{name}: processed, {len(results)} results")
         self._go_on(name)
 
-    def _run(self, name: str) -> list[bytes]:
-        """Return the bytes of what the processing gave.
+    def _run(self, name: str) -> dict[str, bytes]:
+        """Return the files that the processing gave, by SOP Instance UID.
 
         Raises:
+            TransientError: It was ended for no fault of the study.
             ExchangeError: It failed, or gave something else than DICOM files.
         """
         try:
-            files = [Path(path) for path in self._process(self._spool.view(name))]
+            files = [Path(path) for path in self._process(self._spool.view(name), self._spool.work(name))]
+        except ExchangeError:
+            raise
         except (Exception, SystemExit) as error:
-            told = str(error) if isinstance(error, ExchangeError) else f"{type(error).__name__}: {error}"
-            raise ExchangeError("processing", told) from error
-        return [identify_file(path, self._config.limits.instance_bytes)[1] for path in files]
+            raise ExchangeError("processing", f"{type(error).__name__}: {error}") from error
+        largest = self._config.limits.instance_bytes
+        return {instance.sop_uid: data for instance, data in (identify_file(path, largest) for path in files)}
 
     def _failed(self, name: str, at: str, reason: str, attempts: int) -> None:
         step = "sending" if at == "sending" else "processing"
@@ -190,8 +208,11 @@ class Listener:
             self._say(f"{name}: {step} failed, {state.failures} of {attempts} times: {reason}")
             self._wait(name)
 
-    def _forget_empty(self, name: str) -> None:
+    def _leave(self, name: str) -> None:
+        """Leave a study alone that has no images, unless one came just now."""
         with self._guard:
+            if self._spool.images(name):
+                return
             self._active.discard(name)
             self._due.pop(name, None)
 
@@ -201,6 +222,7 @@ class Listener:
         tick = min(self._config.listen.idle_s / 4, _LONGEST_TICK_S)
         while not self._stopping.wait(tick):
             self._each_due(("processed",), self._send, self._stopping)
+            self._retention.go_on()
 
     def _send(self, name: str, _phase: str) -> None:
         files = self._spool.results(name) or []
@@ -214,6 +236,7 @@ class Listener:
             self._spool.sent(name)
             self._say(f"{name}: sent to {self._config.target}")
             self._done(name)
+            self._retention.look_at(name)
         elif outcome.transient:
             self._say(f"{name}: can't be sent, trying again: {outcome.failures[0][1]}")
             self._wait(name)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from exchange import ExchangeError
-from exchange.pacs.config import Limits, Listen, Timeouts
+from exchange.pacs.config import Limits, Timeouts
 from exchange.pacs.failures import library
 from exchange.pacs.guarding import Guard, begin_next_instance
 from exchange.pacs.instances import Instance, identify
+from exchange.pacs.listenconfig import Listen
 from exchange.pacs.trust import receiver_context
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000

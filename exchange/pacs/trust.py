@@ -5,7 +5,8 @@ import ssl
 from typing import Any
 
 from exchange import ExchangeError
-from exchange.pacs.config import Listen, Tls
+from exchange.pacs.config import Tls
+from exchange.pacs.listenconfig import Listen
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:

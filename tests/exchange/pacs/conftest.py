@@ -11,18 +11,16 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
 
 pytest.importorskip("pynetdicom", reason="install mammoseek[exchange] for pynetdicom")
 pytest.importorskip("dicomweb_client", reason="install mammoseek[exchange] for dicomweb-client")
 
+from benchmarks.listener_parts import Archive, make_instance, running_archive
 from exchange.pacs.config import PacsConfig
 from exchange.pacs.options import filled
 
@@ -155,30 +153,6 @@ def orthanc(orthanc_server: Orthanc) -> Orthanc:
     return orthanc_server
 
 
-MAMMOGRAM = "1.2.840.10008.5.1.4.1.1.1.2"
-
-
-def make_instance(study: str, series: str, sop: str, *, seed: int = 0, **attributes: Any) -> Dataset:
-    """Return a mammogram of 16 × 16 pixels."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MAMMOGRAM
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = sop
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-    dataset.Modality, dataset.PatientID, dataset.StudyDate = "MG", "W7", "20200102"
-    dataset.PatientName, dataset.StudyID, dataset.AccessionNumber = "W7", "1", ""
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows = dataset.Columns = 16
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelData = np.random.default_rng(seed).integers(0, 255, 256).astype(np.uint8).tobytes()
-    dataset["PixelData"].VR = "OB"
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[..., list[Path]]:
     """A function of a study's UID and the number of its images that writes them and returns their files."""
@@ -196,58 +170,15 @@ def small(tmp_path: Path) -> Callable[..., list[Path]]:
     return make
 
 
-@dataclass
-class Sink:
-    """A C-STORE receiver that counts what comes, and answers as it is told."""
-
-    port: int
-    came: list[tuple[str, bytes]] = field(default_factory=list)
-    status: Callable[[str, int], int] = lambda sop_uid, count: 0
-
-    @property
-    def tables(self) -> dict[str, Any]:
-        """Tables that reach it."""
-        return {"dimse": {"host": "127.0.0.1", "port": self.port, "called_ae": "SINK"}}
-
-    @property
-    def uids(self) -> list[str]:
-        """SOP Instance UIDs in the order in which they came, repeats and all."""
-        return [uid for uid, _ in self.came]
-
-
 @pytest.fixture
-def start_sink() -> Iterator[Callable[..., Sink]]:
+def start_sink() -> Iterator[Callable[..., Archive]]:
     """A function that starts a receiver; all of them end with the test."""
-    from pynetdicom import AE, AllStoragePresentationContexts, evt
+    with contextlib.ExitStack() as running:
 
-    servers = []
+        def start(port: int | None = None, **options: Any) -> Archive:
+            return running.enter_context(running_archive(port or _free_port(), **options))
 
-    def start(port: int | None = None, syntaxes: list[str] | None = None, callers: list[str] | None = None) -> Sink:
-        sink = Sink(port or _free_port())
-
-        def handle(event: Any) -> int:
-            sop_uid = str(event.request.AffectedSOPInstanceUID)
-            status = sink.status(sop_uid, len(sink.came))
-            if status < 0:
-                event.assoc.dul.socket.close()
-                return 0
-            if status == 0:
-                sink.came.append((sop_uid, event.encoded_dataset(include_meta=False)))
-            return status
-
-        entity = AE(ae_title="SINK")
-        entity.require_called_aet = True
-        entity.require_calling_aet = callers or []
-        entity.add_supported_context("1.2.840.10008.1.1")
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(context.abstract_syntax, syntaxes or context.transfer_syntax)
-        handlers = [(evt.EVT_C_STORE, handle)]
-        servers.append(entity.start_server(("127.0.0.1", sink.port), block=False, evt_handlers=handlers))
-        return sink
-
-    yield start
-    for server in servers:
-        server.shutdown()
+        yield start
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from exchange.pacs.query import Query
 from exchange.pacs.storing import store
 from exchange.reportreading import read_opinions
 from exchange.secondreader import SecondReader
-from exchange.studytriage import StudyTriage
+from exchange.studytriage import StudyTriage, open_triage
 from tests.exchange.caddocuments import CadDocument, Mark, Shown, build
 
 BOX = (1200, 1900, 1620, 2300)
@@ -65,10 +65,10 @@ def test_a_study_gives_its_reports_and_the_same_ones_again(reader, image, tmp_pa
     study = tmp_path / "study"
     study.mkdir()
     shutil.copy(image, study / "image.dcm")
-    process = StudyTriage(reader, tmp_path / "work", workers=1)
-    assert process(study) == [], "without a CAD report there is nothing to say"
+    process = StudyTriage(reader, workers=1)
+    assert process(study, tmp_path / "work") == [], "without a CAD report there is nothing to say"
     cad_report(image, study)
-    (report,) = process(study)
+    (report,) = process(study, tmp_path / "work")
     said = read_opinions(pydicom.dcmread(report))
     assert said.study_uid == pydicom.dcmread(image, stop_before_pixels=True).StudyInstanceUID
     (opinion,) = said.opinions
@@ -77,8 +77,8 @@ def test_a_study_gives_its_reports_and_the_same_ones_again(reader, image, tmp_pa
     assert len(opinion.similar) == 10
     assert errors_of(report) == []
     before = report.read_bytes()
-    assert StudyTriage(reader, tmp_path / "other", workers=1)(study)[0].name == report.name
-    assert process(study) == [report]
+    assert StudyTriage(reader, workers=1)(study, tmp_path / "other")[0].name == report.name
+    assert process(study, tmp_path / "work") == [report]
     assert (
         pydicom.dcmread(report).SOPInstanceUID
         == pydicom.dcmread(tmp_path / "other" / report.relative_to(tmp_path / "work")).SOPInstanceUID
@@ -91,7 +91,7 @@ def test_montages_go_out_as_captures_that_name_no_other_woman(reader, image, tmp
     study.mkdir()
     shutil.copy(image, study / "image.dcm")
     cad_report(image, study)
-    files = StudyTriage(reader, tmp_path / "work", captures=True, workers=1)(study)
+    files = StudyTriage(reader, captures=True, workers=1)(study, tmp_path / "work")
     kinds = {str(pydicom.dcmread(path).SOPClassUID): path for path in files}
     assert set(kinds) == {"1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"}
     capture = pydicom.dcmread(kinds["1.2.840.10008.5.1.4.1.1.7"])
@@ -113,7 +113,7 @@ def test_a_report_of_another_woman_or_of_images_that_are_not_here_is_told(reader
             shutil.copy(image, study / "image.dcm")
         cad_report(image, study, **changes)
         with pytest.raises(ExchangeError, match="none of its findings can be used"):
-            StudyTriage(reader, tmp_path / "work", workers=1)(study)
+            StudyTriage(reader, workers=1)(study, tmp_path / "work")
 
 
 def test_study_and_cad_report_in_report_out_and_read_back(reader, image, orthanc, configure, free_port, tmp_path):
@@ -121,8 +121,12 @@ def test_study_and_cad_report_in_report_out_and_read_back(reader, image, orthanc
     table = {"spool": str(tmp_path / "spool"), "port": free_port(), "idle_s": 0.5, "callers": ["SENDER"]}
     config = configure(**orthanc.web, listen=table)
     lines: list[str] = []
-    listener = Listener(config, StudyTriage(reader, tmp_path / "work", workers=1), lines.append)
     stop, ready = threading.Event(), threading.Event()
+    options = {
+        "gallery": str(reader.gallery.folder), "candidates": False, "rescorer": None, "presentation": "required",
+        "name_cases": False, "captures": False, "uid_root": "2.25", "device": "cpu",
+    }  # fmt: skip
+    listener = Listener(config, open_triage(say=lines.append, **options), lines.append)
     thread = threading.Thread(target=listener.run, args=(stop, lambda port: ready.set()))
     thread.start()
     try:

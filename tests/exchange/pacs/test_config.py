@@ -24,7 +24,7 @@ def read(tmp_path: Path, text: str | bytes) -> PacsConfig:
 def test_what_is_left_out_keeps_its_safe_default(tmp_path):
     config = read(tmp_path, WEB)
     assert (config.chosen, config.tls.verify, config.listen.host) == ("dicomweb", True, "127.0.0.1")
-    assert config.listen.callers == ()
+    assert (config.listen.callers, config.listen.candidates) == ((), "never")
     assert config.warnings() == []
 
 
@@ -44,6 +44,9 @@ def test_what_is_left_out_keeps_its_safe_default(tmp_path):
         (WEB + "[listen]\nclient_ca = 'a'", "client_ca only with them"),
         (WEB + "[listen]\ncallers = ['A', 'a title that is too long']", "callers can't be"),
         (WEB + "[listen]\ncallers = 'A'", "use a list of texts"),
+        (WEB + "[listen]\ncandidates = 'always'", "use never or without-cad"),
+        (WEB + "[listen]\nkeep_days = 400", "keep_journal_days is 365, less than keep_days"),
+        (WEB + "[listen]\nprocessing_s = 0", "processing_s is 0"),
         (WEB + "[dimse]\nhost = 'a'\nport = 104\ncalled_ae = 'A'", "has both [dicomweb] and [dimse]"),
         ("transport = 'dimse'\n" + WEB, "transport is dimse, which has no table"),
         ("dicomweb = 3", "'dicomweb' is a table of options"),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.listener_parts import make_instance
 from exchange import ExchangeError
 from exchange.pacs.instances import Instance, identify, identify_file, safe_name
-from tests.exchange.pacs.conftest import make_instance
 
 
 def encoded(**attributes) -> bytes:

@@ -1,10 +1,7 @@
 """A study that arrives is processed and sent, whatever happens in between."""
 
 import dataclasses
-import io
-import json
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -15,17 +12,23 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.filereader import read_dataset
 
+from benchmarks.listener_parts import (
+    KilledListener,
+    environment,
+    phases,
+    send_all,
+    what_was_sent,
+    write_configuration,
+)
 from exchange.pacs.config import PacsConfig
-from exchange.pacs.listener import Listener
+from exchange.pacs.listener import Listener, Process
 from exchange.pacs.spool import Spool
 from exchange.pacs.storing import store
 from tests.exchange.pacs.listening import make_report
 
 STUDIES = 30
 KILLS = 5
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 20.0) -> None:
@@ -50,7 +53,7 @@ def listen(configure, free_port, tmp_path) -> Iterator[Callable[..., Running]]:
     """A function of a processing and of tables that starts a listener."""
     ends: list[Callable[[], None]] = []
 
-    def start(process: Callable[[Path], Any], listening: dict[str, Any], **tables: Any) -> Running:
+    def start(process: Process, listening: dict[str, Any], **tables: Any) -> Running:
         table = {
             "spool": str(tmp_path / "spool"),
             "port": free_port(),
@@ -79,23 +82,13 @@ def listen(configure, free_port, tmp_path) -> Iterator[Callable[..., Running]]:
         end()
 
 
-def study_of(data: bytes) -> str:
-    """Return the study of a data set in explicit VR little endian."""
-    return str(read_dataset(io.BytesIO(data), is_implicit_VR=False, is_little_endian=True).StudyInstanceUID)
-
-
-def phases(studies: Path) -> list[str]:
-    """Return the phases of the studies of a spool that another process holds."""
-    return [json.loads(path.read_bytes())["phase"] for path in sorted(studies.glob("*/state.json"))]
-
-
 def phase(running: Running, study: str) -> str:
     return running.listener._spool.state(study).phase
 
 
 def test_each_study_is_processed_once_and_its_report_sent_once(listen, start_sink, small, tmp_path):
     sink = start_sink()
-    running = listen(lambda images: make_report(images, tmp_path / "made"), {}, **sink.tables)
+    running = listen(make_report, {}, **sink.tables)
     files = [*small("1.2.3", 3), *small("1.2.4", 1)]
     assert store(running.target, files).failures == []
     wait_for(lambda: [phase(running, study) for study in ("1.2.3", "1.2.4")] == ["sent", "sent"])
@@ -111,9 +104,9 @@ def test_a_further_image_begins_a_new_round_and_a_repeated_one_does_not(listen, 
     sink = start_sink()
     rounds: list[int] = []
 
-    def process(images: Path) -> list[Path]:
+    def process(images: Path, work: Path) -> list[Path]:
         rounds.append(len(list(images.glob("*/*.dcm"))))
-        return make_report(images, tmp_path / "made")
+        return make_report(images, work)
 
     running = listen(process, {}, **sink.tables)
     files = small("1.2.3", 2)
@@ -134,7 +127,7 @@ def test_a_failing_study_is_kept_with_its_reason_and_keeps_no_other_from_going_o
     sink = start_sink()
     tries: Counter[str] = Counter()
 
-    def process(images: Path) -> list[Path]:
+    def process(images: Path, work: Path) -> list[Path]:
         study = images.parent.name
         tries[study] += 1
         if study == "1.2.3":
@@ -145,7 +138,7 @@ def test_a_failing_study_is_kept_with_its_reason_and_keeps_no_other_from_going_o
             return [bad]
         if study == "1.2.5":
             sys.exit(4)
-        return make_report(images, tmp_path / "made")
+        return make_report(images, work)
 
     running = listen(process, {"attempts": 2}, **sink.tables)
     store(running.target, [one for study in ("1.2.3", "1.2.4", "1.2.5", "1.2.6") for one in small(study, 1)])
@@ -155,10 +148,10 @@ def test_a_failing_study_is_kept_with_its_reason_and_keeps_no_other_from_going_o
     assert "not a DICOM file" in running.listener._spool.state("1.2.4").reason
     assert len(sink.uids) == 1
     running.end()
-    again = listen(lambda images: make_report(images, tmp_path / "made"), {}, **sink.tables)
+    again = listen(make_report, {}, **sink.tables)
     assert phase(again, "1.2.3") == "failed"
     again.end()
-    late = listen(lambda images: make_report(images, tmp_path / "made"), {}, **sink.tables)
+    late = listen(make_report, {}, **sink.tables)
     assert late.listener.retry_failed() == ["1.2.3", "1.2.4", "1.2.5"]
 
 
@@ -169,9 +162,9 @@ def test_results_wait_for_a_target_that_is_down_and_other_studies_do_not(
     table = {"dimse": {"host": "127.0.0.1", "port": port, "called_ae": "SINK"}}
     done: list[str] = []
 
-    def process(images: Path) -> list[Path]:
+    def process(images: Path, work: Path) -> list[Path]:
         done.append(images.parent.name)
-        return make_report(images, tmp_path / "made")
+        return make_report(images, work)
 
     running = listen(process, {}, **table, retries={"backoff_s": 0.1, "longest_s": 0.3})
     store(running.target, [*small("1.2.3", 1), *small("1.2.4", 1)])
@@ -184,69 +177,42 @@ def test_results_wait_for_a_target_that_is_down_and_other_studies_do_not(
 def test_a_result_that_the_target_refuses_is_a_failure_with_its_reason(listen, start_sink, small, tmp_path):
     sink = start_sink()
     sink.status = lambda sop_uid, count: 0x0122
-    running = listen(lambda images: make_report(images, tmp_path / "made"), {"attempts": 2}, **sink.tables)
+    running = listen(make_report, {"attempts": 2}, **sink.tables)
     store(running.target, small("1.2.3", 1))
     wait_for(lambda: phase(running, "1.2.3") == "failed")
     state = running.listener._spool.state("1.2.3")
     assert (state.failed_at, "0x0122" in state.reason) == ("sending", True)
 
 
-def test_every_study_gets_its_report_whenever_the_listener_is_killed(configure, start_sink, small, free_port, tmp_path):
-    sink, port = start_sink(), free_port()
-    configuration = tmp_path / "pacs.toml"
-    configuration.write_text(
-        f"""
-        retries = {{ count = 2, backoff_s = 0.05 }}
-        limits = {{ free_mib = 0.0 }}
-        [dimse]
-        host = "127.0.0.1"
-        port = {sink.port}
-        called_ae = "SINK"
-        [listen]
-        port = {port}
-        callers = ["SENDER"]
-        spool = "{tmp_path / "spool"}"
-        idle_s = 0.15
-        """
-    )
-    draw = random.Random(5)
+def test_every_study_gets_its_report_whenever_the_listener_is_killed(start_sink, small, free_port, tmp_path):
+    sink, port, draw = start_sink(), free_port(), random.Random(5)
+    configuration, spool, log = tmp_path / "pacs.toml", tmp_path / "spool", tmp_path / "log"
+    write_configuration(configuration, sink, port, spool, idle_s=0.15)
+    studies = {study: small(study, 2) for study in (f"1.2.{number}" for number in range(100, 100 + STUDIES))}
     command = [sys.executable, str(Path(__file__).with_name("listening.py")), str(configuration)]
-    log = (tmp_path / "log").open("wb")
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
-        running.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-
-    peer = {"host": "127.0.0.1", "port": port, "called_ae": "MAMMOSEEK", "calling_ae": "SENDER"}
-    target = configure(dimse=peer, retries={"count": 100, "backoff_s": 0.05, "longest_s": 0.5})
-    studies = [f"1.2.{number}" for number in range(100, 100 + STUDIES)]
-    files = [path for study in studies for path in small(study, 2)]
-    outcome: list[Any] = []
-    start()
-    sender = threading.Thread(target=lambda: outcome.append(store(target, files, tmp_path / "journal.jsonl")))
+    killed = KilledListener(command, log, environment())
+    outcome: list[list[str]] = []
+    killed.start()
+    pauses = [draw.uniform(0, 0.2) for _ in studies]
+    sender = threading.Thread(target=lambda: outcome.append(send_all(port, list(studies.values()), pauses, 2)))
     sender.start()
     try:
-        for kill in range(KILLS):
-            wait_for(lambda started=kill + 1: (tmp_path / "log").read_text().count("Listening") >= started, 60)
+        for _ in range(KILLS):
+            wait_for(killed.is_listening, 60)
             time.sleep(draw.uniform(0.05, 0.6))
-            running[-1].kill()
-            running[-1].wait(10)
-            start()
+            killed.kill()
         sender.join(180)
-        assert outcome
-        assert outcome[0].failures == []
-        # A study that a kill cut in two may have a report of one image and then one of both.
-        wait_for(lambda: {study_of(data) for _, data in list(sink.came)} == set(studies), 180)
-        wait_for(lambda: phases(tmp_path / "spool" / "studies") == ["sent"] * STUDIES, 180)
+        assert outcome == [[]]
+        wait_for(lambda: len(what_was_sent(sink).uids) == STUDIES and phases(spool) == {"sent"}, 180)
     finally:
-        running[-1].terminate()
-        running[-1].wait(20)
-        log.close()
-    reports: dict[str, set[bytes]] = {uid: set() for uid in sink.uids}
-    for uid, data in sink.came:
-        reports[uid].add(data)
-    assert all(len(versions) == 1 for versions in reports.values())
+        assert killed.end() == 0
+    sent = what_was_sent(sink)
+    # A study that a kill cut in two may have a report of one image and then one of both.
+    assert set(sent.uids) == set(studies)
+    assert sent.differing == 0
     # Again only where the kill fell between the archive's answer and the journal's line, see test_spool.
-    assert len(sink.uids) - len(reports) <= KILLS
-    assert Spool(tmp_path / "spool").counts()["sent"] == STUDIES
+    assert sent.repeats <= KILLS
+    assert Spool(spool).counts()["sent"] == STUDIES
+    children = {int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("process ")}
+    assert len(children) > 1
+    assert not any(Path(f"/proc/{child}").exists() for child in children)

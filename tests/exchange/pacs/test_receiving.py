@@ -13,11 +13,11 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
+from benchmarks.listener_parts import make_instance
 from exchange import ExchangeError
 from exchange.pacs.archive import open_archive
 from exchange.pacs.receiving import start_receiver
 from exchange.pacs.storing import store
-from tests.exchange.pacs.conftest import make_instance
 
 
 @pytest.fixture

@@ -33,14 +33,14 @@ def test_a_study_goes_from_receiving_to_sent_and_stays_there(tmp_path, small):
     assert spool.state("1.2.3").phase == "receiving"
     assert len(spool.complete("1.2.3").covered) == 2
     assert spool.results("1.2.3") is None
-    spool.record("1.2.3", [b"one", b"two"])
+    spool.record("1.2.3", {"2.25.2": b"one", "2.25.1": b"two"})
     assert [path.read_bytes() for path in spool.results("1.2.3")] == [b"one", b"two"]
     assert spool.state("1.2.3").phase == "processed"
     spool.sent("1.2.3")
     spool.close()
     again = filled_spool(tmp_path / "spool", small(images=2))
     assert again.state("1.2.3").phase == "sent"
-    assert again.counts() == {"receiving": 0, "complete": 0, "processed": 0, "sent": 1, "failed": 0}
+    assert again.counts() == {"receiving": 0, "complete": 0, "processed": 0, "sent": 1, "failed": 0, "emptied": 0}
 
 
 def test_only_its_owner_can_look_into_a_spool_and_one_process_uses_it(tmp_path):
@@ -58,7 +58,7 @@ def test_only_its_owner_can_look_into_a_spool_and_one_process_uses_it(tmp_path):
 def test_a_damaged_state_loses_no_image_and_no_round(tmp_path, small, content):
     spool = filled_spool(tmp_path / "spool", small(images=1))
     spool.complete("1.2.3")
-    spool.record("1.2.3", [])
+    spool.record("1.2.3", {})
     (tmp_path / "spool/studies/1.2.3/state.json").write_bytes(content)
     assert spool.state("1.2.3") == StudyState(round=1)
     assert spool.complete("1.2.3").round == 2
@@ -186,12 +186,12 @@ def test_a_study_survives_a_kill_before_and_after_every_step_that_is_written(con
             Path.rename = killing("rename", Path.rename)
             exchange.pacs.journal.Journal.add = killing("journal", exchange.pacs.journal.Journal.add)
             try:
-                listener = Listener(config, lambda images: make_report(images, tmp_path / "made"))
+                listener = Listener(config, make_report)
                 drive(listener, "1.2.3")
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
-        listener = Listener(config, lambda images: make_report(images, tmp_path / "made"))
+        listener = Listener(config, make_report)
         assert drive(listener, "1.2.3") == "sent"
         assert not list(folder.rglob("*.tmp"))
         listener._spool.close()
