@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,39 +15,20 @@ from embedder.embedding import Embedder
 from embedder.ensemble import Ensemble
 from embedder.ensembletraining import MEMBERS_FOLDER, plan_members
 from embedder.findings import patient_key
-from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
 from embedder.roles import label_classes
-from embedder.training import TrainingCallbacks, TrainingConfig, TrainingResult, train
+from embedder.training import TrainingCallbacks, TrainingConfig, TrainingResult
 
 Make = Callable[..., pd.DataFrame]
 Train = Callable[..., TrainingResult]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHORT = TrainingConfig(epochs=2, classes_per_batch=2, findings_per_class=3, seed=5, members=3)
 
 
 class Stopped(Exception):
     """A training is stopped from outside."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Run on one thread: sums in another order round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def run(tiny_network: NetworkConfig, tiny_preparation: PreparationConfig) -> Train:
-    """Train with the tiny network."""
-
-    def start(frame: pd.DataFrame, folder: Path, **options: Any) -> TrainingResult:
-        given = {"network": tiny_network, "preparation": tiny_preparation, "training": SHORT, **options}
-        return train(frame, folder, device="cpu", workers=1, **given)
-
-    return start
 
 
 @pytest.fixture

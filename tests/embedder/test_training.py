@@ -32,7 +32,6 @@ from embedder.training import (
     TrainingConfig,
     TrainingResult,
     known_crops,
-    train,
 )
 from embedder.trainingstate import STATE_FILE
 from embedder.weights import WeightsError
@@ -40,27 +39,9 @@ from embedder.weights import WeightsError
 Make = Callable[..., pd.DataFrame]
 Train = Callable[..., TrainingResult]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = TrainingConfig(epochs=3, classes_per_batch=2, findings_per_class=3, seed=5)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Run on one thread: sums in another order round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def run(tiny_network: NetworkConfig, tiny_preparation: PreparationConfig) -> Train:
-    """Train with the tiny network, three short epochs unless told otherwise."""
-
-    def start(frame: pd.DataFrame, folder: Path, **options: Any) -> TrainingResult:
-        given = {"network": tiny_network, "preparation": tiny_preparation, "training": SHORT, **options}
-        return train(frame, folder, device="cpu", workers=1, **given)
-
-    return start
 
 
 @pytest.fixture
