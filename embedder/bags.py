@@ -1,9 +1,8 @@
 """The tiles of a manifest's images: embedded once, kept as files, read as often as folds of women need them."""
 
-import contextlib
 import hashlib
+import io
 import json
-import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from embedder.checkpoint import ModelError, image_digests
+from embedder.checkpoint import ModelError, image_digests, write_atomically
 from embedder.mammogram import Mammogram, read_mammogram
 from embedder.rois import default_workers
 from embedder.tiles import TileConfig, TileEmbedder
@@ -123,17 +122,6 @@ def embed_bags(
 
 
 def _write(file: Path, features: npt.NDArray[np.float16]) -> None:
-    """Write a file that is whole or not there; it can be made again, so nothing waits for the disk."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as opened:
-            np.save(opened, features, allow_pickle=False)
-        temporary.replace(file)
-    except OSError as error:
-        raise ModelError(
-            file, f"can't be written ({error.strerror})", "free some space, or name another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.save(content, features, allow_pickle=False)
+    write_atomically(file, content.getvalue(), lasting=False)

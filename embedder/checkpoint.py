@@ -192,8 +192,13 @@ def model_digest(weights: bytes, card: ModelCard) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Write a file so that a reader or a kill finds the old content or the new, never a part.
+
+    Args:
+        path: The file; its folder is made.
+        content: All of it.
+        lasting: Wait until it is on the disk, so that it outlives a loss of power; not for what can be made again.
 
     Raises:
         ModelError: The folder can't be written, or the disk is full.
@@ -203,10 +208,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-        if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder can't be opened, and the system does without
+        if lasting and hasattr(os, "O_DIRECTORY"):  # elsewhere a folder can't be opened, and the system does without
             folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
