@@ -1,8 +1,8 @@
 """A real Chromium for tests of the page: started once per file, watched for script errors, never a download.
 
-`open_browser` starts Debian's (or any installed) Chromium without a GPU; `open_page` gives one page of a given size whose
-console errors, script errors, refused resources and requests to other hosts are written down, and fails on them at its
-end unless the test says which it expects.
+`open_browser` starts Debian's (or any installed) Chromium without a GPU; `open_page` gives one page of a given size
+whose console errors, script errors, refused resources and requests to other hosts are written down, and fails on them
+at its end unless the test expects some.
 """
 
 import shutil
@@ -66,7 +66,7 @@ def open_page(
 ) -> Iterator[tuple[Any, Watch]]:
     """Yield a page of `size` CSS pixels in a fresh profile, and its Watch.
 
-    `context` goes to Playwright's `new_context` (device_scale_factor, has_touch, reduced_motion, extra_http_headers, ...).
+    `context` goes to Playwright's `new_context` (device_scale_factor, has_touch, reduced_motion, ...).
     At the end an assertion fails where the page logged an error or asked another host, unless `expect_errors`.
     """
     profile = browser.new_context(viewport={"width": size[0], "height": size[1]}, **context)

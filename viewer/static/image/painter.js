@@ -1,0 +1,102 @@
+/**
+ * Draws a picture's tiles as a camera sees them. Where a tile is missing, or its greys are not yet those of the window,
+ * the same place of a coarser tile is drawn, so that nothing is ever blank once the coarsest level is here.
+ */
+
+const MOST_TILES = 110; // of one level in one view; beyond that a coarser level is drawn
+const SMOOTH_UP_TO = 2; // device pixels per tile pixel; beyond that single pixels are shown as squares
+
+let pace = 150_000; // pixels turned into greys per millisecond, learnt while drawing
+
+/** Index of the level to draw: fine enough for the screen, coarse enough to be done within `milliseconds` if given. */
+export function chooseLevel(source, camera, milliseconds = Infinity) {
+  let index = source.levelFor(camera.zoom);
+  const { x0, y0, x1, y1 } = camera.visible;
+  for (; index < source.coarsest; index++) {
+    const { scale } = source.levels[index];
+    const pixels = ((x1 - x0) / scale) * ((y1 - y0) / scale);
+    const tiles = source.covering(index, camera.visible).length;
+    if (tiles <= MOST_TILES && pixels <= pace * milliseconds) break;
+  }
+  return index;
+}
+
+/**
+ * Draws what `camera` sees into the top left camera.width × camera.height pixels of `context` (under its translation).
+ *
+ * @returns {{based: boolean, stale: boolean, missing: boolean}} based: something is drawn everywhere; stale: some
+ * tiles still have to be turned into greys (draw again); missing: some have not come yet.
+ */
+export function paint(context, camera, source, greys, index, milliseconds) {
+  const end = performance.now() + milliseconds;
+  const result = { based: true, stale: false, missing: false };
+  const tiles = source.covering(index, camera.visible);
+  context.save();
+  if (!fills(camera)) background(context, camera);
+  if (camera.flip) {
+    context.translate(camera.width, 0);
+    context.scale(-1, 1);
+  }
+  for (const tile of tiles) {
+    if (ready(tile, greys, end)) {
+      draw(context, camera, tile, tile);
+      continue;
+    }
+    if (tile.values) result.stale = true;
+    else result.missing = true;
+    let stand = source.parent(tile);
+    const until = (tile) => (tile.index === source.coarsest ? Infinity : end);
+    while (stand && !ready(stand, greys, until(stand))) stand = source.parent(stand);
+    if (stand) draw(context, camera, tile, stand);
+    else result.based = false;
+  }
+  context.restore();
+  return result;
+}
+
+/** Whether the tile's greys are right, making them so if the time allows. */
+function ready(tile, greys, end) {
+  if (!tile.values) return false;
+  if (tile.isFresh(greys)) {
+    tile.touch();
+    return true;
+  }
+  const start = performance.now();
+  if (start > end) return false;
+  tile.refresh(greys);
+  const spent = performance.now() - start;
+  if (spent > 0.2) pace += (tile.values.length / spent - pace) / 16;
+  return true;
+}
+
+function fills(camera) {
+  const { left, top, right, bottom } = camera.boxToScreen([0, 0, camera.columns, camera.rows]);
+  return left <= 0 && top <= 0 && right >= camera.width && bottom >= camera.height;
+}
+
+function background(context, camera) {
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, camera.width, camera.height);
+}
+
+/** Draws the place of `tile` with the pixels of `stand`: the tile itself or one coarser than it. */
+function draw(context, camera, tile, stand) {
+  const x = (stored) => Math.round(camera.width / 2 + (stored - camera.x) * camera.zoom);
+  const y = (stored) => Math.round(camera.height / 2 + (stored - camera.y) * camera.zoom);
+  const x1 = tile === stand ? tile.x0 + tile.columns * tile.scale : Math.min(camera.columns, tile.x0 + tile.reach);
+  const y1 = tile === stand ? tile.y0 + tile.rows * tile.scale : Math.min(camera.rows, tile.y0 + tile.reach);
+  const [left, top] = [x(tile.x0), y(tile.y0)];
+  const size = camera.zoom * stand.scale;
+  context.imageSmoothingEnabled = size !== 1 && size <= SMOOTH_UP_TO ? true : tile !== stand;
+  context.drawImage(
+    stand.canvas,
+    (tile.x0 - stand.x0) / stand.scale,
+    (tile.y0 - stand.y0) / stand.scale,
+    (x1 - tile.x0) / stand.scale,
+    (y1 - tile.y0) / stand.scale,
+    left,
+    top,
+    x(x1) - left,
+    y(y1) - top,
+  );
+}
