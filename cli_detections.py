@@ -136,9 +136,18 @@ class FileOptions(DetectionOptions):
 @option_groups
 def detections_convert(
     path: DetectionsPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write; for yolo a folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write; for yolo and cad-sr a folder.")],
     to: Annotated[
-        str | None, typer.Option("--to", help="csv, json, coco or yolo; by the suffix of OUT unless given.")
+        str | None, typer.Option("--to", help="csv, json, coco, yolo or cad-sr; by the suffix of OUT unless given.")
+    ] = None,
+    examined: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--examined",
+            help="For cad-sr: a DICOM image that the detector looked at, or a folder of them; without it nothing is"
+            " said of images without detections. Repeatable.",
+            metavar="PATH",
+        ),
     ] = None,
     *,
     source: FileOptions,
@@ -147,7 +156,8 @@ def detections_convert(
     """Read detections of any known kind, check them against their images, and write them as another kind.
 
     A row that can't be used is told with its reason and left out; the exit status is then 3. A CSV file that is
-    written is a manifest of findings too.
+    written is a manifest of findings too. As cad-sr a DICOM report (Mammography CAD SR) is written for each study of
+    DICOM images, which a PACS and a workstation take.
 
     \b
     Examples:
@@ -155,13 +165,19 @@ def detections_convert(
       mammoseek detections convert labels/ --images films/ --patient-from-name '^(\\d+)_' -o detections.csv
       mammoseek detections convert finding_annotations.csv --images vindr/images -o truth.json --to coco
       mammoseek detections convert masks/ --manifest mini-mias.csv -o labels --to yolo
+      mammoseek detections convert marks.csv --images study/ --examined study/ -o reports --to cad-sr
     """
-    from exchange.formats import WRITERS, write_detections
+    from exchange.cadwriting import Examined
+    from exchange.formats import FOLDERS, WRITERS, check_new_folder, write_detections
 
     chosen = to or {".csv": "csv", ".json": "json"}.get(output.suffix.lower())
     if chosen not in WRITERS:
         raise typer.BadParameter(f"say one of {', '.join(WRITERS)}", param_hint="--to")
-    if chosen != "yolo":
+    if examined and chosen != "cad-sr":
+        raise typer.BadParameter("it is for --to cad-sr", param_hint="--examined")
+    if chosen in FOLDERS:
+        check_new_folder(output)
+    else:
         check_output(output)
     if output.exists() and output.resolve() == path.resolve():
         raise typer.BadParameter("it is what is read: name another file", param_hint="--output")
@@ -169,7 +185,14 @@ def detections_convert(
     if reading.problems and not reading.detections:
         place, reason = reading.problems[0]
         raise MammoseekError(path, f"none of its rows can be used ({place}: {reason})", "nothing was written")
-    written = write_detections(output, reading.frame(), chosen)
+    if examined and reading.problems:
+        # Else a report could say that there is nothing where a row that was left out says that there is.
+        place, reason = reading.problems[0]
+        raise MammoseekError(
+            path, f"{len(reading.problems)} rows can't be used ({place}: {reason})", "correct them, or omit --examined"
+        )
+    looked_at = Examined.below(examined, source.detector, source.detector_version) if examined else None
+    written = write_detections(output, reading.frame(), chosen, examined=looked_at)
     if as_json:
         print_json({"read": str(path), **reading.to_dict(), "written": [str(one) for one in written], "to": chosen})
     else:
@@ -311,6 +334,12 @@ def detect(
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for a picture of each image with its heat map.", metavar="FOLDER")
     ] = None,
+    cad_reports: Annotated[
+        Path | None,
+        typer.Option(
+            "--cad-reports", help="New folder for a DICOM report (Mammography CAD SR) of each study.", metavar="FOLDER"
+        ),
+    ] = None,
     patient: Annotated[str | None, typer.Option(help="The images' woman, where the files do not name her.")] = None,
     dataset: Dataset = None,
     *,
@@ -329,12 +358,17 @@ def detect(
       mammoseek detect image.dcm --gallery gallery --pictures heat
       mammoseek detect *.png --gallery gallery --spacing-mm 0.2 -o candidates.csv
       mammoseek detect image.dcm --gallery gallery --most 10 --minimum 0.3 --json
+      mammoseek detect study/*.dcm --gallery gallery --cad-reports reports
     """
     from classifiers.cases import Source
     from embedder.manifest import write_manifest
-    from exchange.detecting import DetectConfig, Detector, candidates_frame, draw_all
+    from exchange.cadwriting import Examined
+    from exchange.detecting import DETECTOR, DetectConfig, Detector, candidates_frame, draw_all
+    from exchange.formats import check_new_folder, write_detections
 
     check_output(output)
+    if cad_reports is not None:
+        check_new_folder(cad_reports)
     if len(images) > 1 and reading.frame is not None:
         raise typer.BadParameter("a frame is of one image", param_hint="--frame")
     config = DetectConfig(most=most, minimum=minimum, looks=max(24, 2 * most))
@@ -359,6 +393,12 @@ def detect(
     if pictures is not None:
         draw_all(answers, pictures)
         say(f"Pictures in {pictures}")
+    if cad_reports is not None:
+        # Of several frames one was looked at, which is no claim about the image.
+        whole = tuple(answer.path for answer in answers if reading.frame is None)
+        looked_at = Examined(whole, DETECTOR, detector.version)
+        write_detections(cad_reports, candidates_frame(answers), "cad-sr", examined=looked_at)
+        say(f"CAD reports in {cad_reports}")
     if as_json:
         print_json({"images": [answer.to_dict() for answer in answers], "failures": dict(failures)})
     else:

@@ -23,6 +23,7 @@ from exchange.cadcodes import MAMMOGRAPHY_CAD_SR
 from exchange.cadtemplates import ALGORITHM, CadMark, Detector, LibraryEntry, document_content
 from exchange.detections import Detection
 from exchange.dicomtext import clean_line
+from exchange.imagefolders import list_images
 from exchange.regions import MOST_CORNERS
 from exchange.reportcodes import SCHEME, SCHEME_NAME, SCHEME_VERSION
 from exchange.results import ResultOptions, set_time, structured_reporting
@@ -55,6 +56,23 @@ class Examined:
     images: tuple[Path, ...] = ()
     detector: str | None = None
     detector_version: str | None = None
+
+    @classmethod
+    def below(
+        cls, places: Iterable[Path], detector: str | None = None, detector_version: str | None = None
+    ) -> "Examined":
+        """Return what was looked at where files are named, or folders with all images below them.
+
+        Raises:
+            ExchangeError: A folder holds no image.
+        """
+        images: list[Path] = []
+        for place in places:
+            found = [Path(path) for path, _ in list_images(place.resolve())] if place.is_dir() else [place]
+            if not found:
+                raise ExchangeError(place, "holds no images", "name the folder of the images that were looked at")
+            images += found
+        return cls(tuple(images), detector, detector_version)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +124,12 @@ def cad_reports(
             studies.setdefault(_study_uid(known[path]), [])
     for one in given:
         studies[_study_uid(known[one.path])].append(one)
-    looked_at = [known[str(path)] for path in examined.images]
-    everybody = {_detector(one): None for one in given}
-    searchers = list(everybody) if examined.detector is None and everybody else [
-        (examined.detector, examined.detector_version)
-    ]  # fmt: skip
+    looked_at: dict[str, list[_Image]] = {}
+    for image in (known[str(path)] for path in examined.images):
+        looked_at.setdefault(_study_uid(image), []).append(image)
+    searchers = list(dict.fromkeys(map(_detector, given))) or [(examined.detector, examined.detector_version)]
     return [
-        _Study(uid, found, known, [image for image in looked_at if _study_uid(image) == uid], searchers).document(
-            sr, options
-        )
+        _Study(uid, found, known, looked_at.get(uid, []), searchers).document(sr, options)
         for uid, found in studies.items()
     ]
 

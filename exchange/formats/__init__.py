@@ -17,7 +17,7 @@ from exchange.formats.masks import read_masks
 from exchange.formats.own import read_own_json
 from exchange.formats.tables import read_csv
 from exchange.formats.vindr import read_vindr
-from exchange.formats.writing import FOLDERS, WRITERS, detections_of, write_detections
+from exchange.formats.writing import FOLDERS, WRITERS, check_new_folder, detections_of, write_detections
 from exchange.formats.yolo import read_yolo
 from exchange.imagenames import parse_name
 from exchange.images import ImageCatalogue, ImageFacts, Progress
@@ -28,6 +28,7 @@ __all__ = [
     "WRITERS",
     "ReadOptions",
     "Reading",
+    "check_new_folder",
     "detections_of",
     "read_detections",
     "write_detections",

@@ -216,15 +216,26 @@ def _write_cad(
     return [path]
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a place where no new folder can be put.
+
+    Raises:
+        ExchangeError: Something is there already, or the folder above it is not.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+        raise ExchangeError(path, "is there already", "name a folder that is not")
+    if not path.absolute().parent.is_dir():
+        raise ExchangeError(path, "the folder above it is not there", "make it first, or name another one")
+
+
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to write in that is put in its place when all is written.
 
     Raises:
-        ExchangeError: Something is there already.
+        ExchangeError: See `check_new_folder`.
     """
-    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
-        raise ExchangeError(path, "is there already", "name a folder that is not")
+    check_new_folder(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.mkdir()
     try:
