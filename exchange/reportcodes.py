@@ -38,6 +38,10 @@ PRIVATE_CODES: dict[str, str] = {
     "CASE-DATASET": "Data set of the similar case",
     "CASE-IMAGE-UID": "SOP Instance UID of the similar case's image",
     "CASE-IMAGE": "Image of the similar case, of another woman",
+    "OF-DETECTION": "Detection that the reader's verdict is of",
+    "DECISION": "Reader's decision on the detection",
+    "ACCEPTED": "Accepted",
+    "REJECTED": "Rejected",
 }
 """Code value and meaning of each code of the private scheme."""
 

@@ -15,6 +15,7 @@ from embedder.findings import TERM_SEPARATOR
 from exchange import ExchangeError
 from exchange import reportcodes as rc
 from exchange.opinions import Risk, SecondOpinion, SimilarCase, StudyOpinions, Vote
+from exchange.readerverdicts import is_verdict
 from exchange.regions import place_of
 from exchange.reportgroups import ALGORITHM, PARAMETERS
 
@@ -51,6 +52,7 @@ def read_opinions(document: Dataset) -> StudyOpinions:
 def _study(document: Dataset, subject: str) -> StudyOpinions:
     measurements = [item for item in _children(document) if _name(item) == _MEASUREMENTS]
     groups = [group for item in measurements for group in _children(item) if _name(group) == _GROUP]
+    groups = [group for group in groups if not is_verdict(group)]  # a person's, not mammoseek's
     by_mammoseek = bool(groups) and all(_text(group, _ALGORITHM) == ALGORITHM for group in groups)
     if document.get("SOPClassUID") != ComprehensiveSRStorage or not by_mammoseek:
         raise ExchangeError(subject, "it is no report of mammoseek", "give one that `exchange.reports` wrote")

@@ -1,15 +1,16 @@
-"""A study's second opinions as a DICOM structured report: a Measurement Report (PS3.16 TID 1500).
+"""A study's second opinions, and its readers' verdicts, as a DICOM structured report: a Measurement Report (TID 1500).
 
 The object is a Comprehensive SR (PS3.3 A.35.3). A projection mammogram has no frame of reference, so that all regions
 are two-dimensional and Comprehensive 3D SR would add nothing; of the two that are left, more archives and viewers take
 this one than Enhanced SR. Each finding is a measurement group of TID 1410 (planar region) or, without coordinates,
-of TID 1501. Codes: `exchange.reportcodes`.
+of TID 1501. Codes: `exchange.reportcodes`. What readers decided follows in groups of their own, each by its observer
+(`exchange.readerverdicts`).
 
 No other woman's id is written: a similar case is named by its row in the gallery, and only where it may be shown.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -19,6 +20,7 @@ from exchange import ExchangeError
 from exchange import reportcodes as rc
 from exchange.dicomtext import clean_line, clean_text
 from exchange.opinions import SecondOpinion, SimilarCase, StudyOpinions
+from exchange.readerverdicts import ReaderVerdict, verdict_group
 from exchange.reportgroups import ALGORITHM, comment, measurement_group
 from exchange.results import ResultOptions, set_time, structured_reporting
 from exchange.sourceheader import SourceHeader, image_name, source_header
@@ -30,16 +32,23 @@ RESEARCH_NOTE = (
 )
 
 
-def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: ResultOptions | None = None) -> Dataset:
+def study_report(
+    opinions: StudyOpinions,
+    images: Iterable[Dataset],
+    options: ResultOptions | None = None,
+    *,
+    verdicts: Sequence[ReaderVerdict] = (),
+) -> Dataset:
     """Return a study's second opinions as a structured report, ready to be saved.
 
     Its SOP Instance UID follows from study, content and model: the same triage made twice gives the same one. It is
     PARTIAL and UNVERIFIED, and says in its title, its series and its text that it is for research. All text is UTF-8.
 
     Args:
-        opinions: What there is to say; one detection at least.
+        opinions: What there is to say; one detection at least where there are no verdicts.
         images: Headers of the study's images, those of all detections among them; pixels are not needed.
         options: How it is written.
+        verdicts: What readers decided of it.
 
     Raises:
         ExchangeError: highdicom is not installed, there is nothing to say, an image is missing, is of another study or
@@ -47,7 +56,7 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
     """
     sr = structured_reporting()
     options = options or ResultOptions()
-    if not opinions.opinions:
+    if not opinions.opinions and not verdicts:
         raise ExchangeError(
             f"study {opinions.study_uid}", "there is no finding to report", "write reports of studies with detections"
         )
@@ -62,6 +71,11 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
         tracking = derived_uid(options.uid_root, "finding", opinions.study_uid, opinion.detection_id)
         groups.append(measurement_group(sr, opinions, opinion, image, _side(opinion, image), tracking))
         cases |= {case.sop_uid: _case_image(case) for case in opinion.similar if case.has_reference}
+    for verdict in verdicts:
+        seen = None if verdict.sop_uid is None else _image_of(verdict.place, by_uid)
+        side = verdict.laterality if seen is None else _side(verdict.place, seen)
+        tracking = derived_uid(options.uid_root, "verdict", opinions.study_uid, verdict.verdict_id)
+        groups.append(verdict_group(sr, verdict, seen, side, tracking))
     content = sr.MeasurementReport(
         observation_context=_observer(sr, opinions, options),
         procedure_reported=rc.MAMMOGRAPHY,
@@ -76,7 +90,7 @@ def study_report(opinions: StudyOpinions, images: Iterable[Dataset], options: Re
         content=content,
         series_instance_uid=derived_uid(options.uid_root, "report series", opinions.study_uid, opinions.model_digest),
         series_number=options.series_number,
-        sop_instance_uid=derived_uid(options.uid_root, "report", *_content(opinions, header)),
+        sop_instance_uid=derived_uid(options.uid_root, "report", *_content(opinions, header, verdicts)),
         instance_number=1,
         manufacturer=ALGORITHM,
         manufacturer_model_name=ALGORITHM,
@@ -168,10 +182,11 @@ def _scheme() -> Any:
     )
 
 
-def _content(opinions: StudyOpinions, header: SourceHeader) -> tuple[str, ...]:
+def _content(opinions: StudyOpinions, header: SourceHeader, verdicts: Sequence[ReaderVerdict]) -> tuple[str, ...]:
     """Return what a report's UID follows from: all that is said, but not where the files lie, and of which images."""
     said = opinions.to_dict()
     for opinion in said["opinions"]:
         del opinion["path"]
     images = [str(image.SOPInstanceUID) for image in header.images]
-    return json.dumps(said, sort_keys=True), *images, rc.SCHEME_VERSION
+    decided = [json.dumps(verdict.to_dict(), sort_keys=True) for verdict in verdicts]
+    return json.dumps(said, sort_keys=True), *images, rc.SCHEME_VERSION, *decided

@@ -17,6 +17,7 @@ from typing import Any
 
 from index.durable import storage_error, write_whole
 from viewer import ViewerError
+from viewer.pace import Pace
 from viewer.settings import ServeConfig
 
 READER, CURATOR = "reader", "curator"
@@ -35,6 +36,9 @@ class AccessError(ViewerError):
     Args:
         status: Its HTTP status, 401 or 403 or 429.
     """
+
+    retry_after: float | None = None
+    """Seconds after which it is worth asking again; None where it is not."""
 
     def __init__(self, status: int, subject: object, cause: str, remedy: str = "") -> None:
         super().__init__(subject, cause, remedy)
@@ -201,6 +205,8 @@ class Access:
         self._sessions: dict[str, _Session] = {}
         self._tokens: dict[str, TokenEntry] = {}
         self._stamp: tuple[int, ...] | None = None
+        most = config.limits.failed_logins_per_minute
+        self._failures = Pace(most / 60, most)
         self._lock = threading.Lock()
         self._refresh()
 
@@ -268,21 +274,30 @@ class Access:
         entry = self._tokens.get(parts[1])
         return entry if entry is not None and entry.matches(parts[2]) else None
 
-    def login(self, token: str, now: float | None = None) -> tuple[str, Person]:
+    def login(self, token: str, peer: str, now: float | None = None) -> tuple[str, Person]:
         """Begin a session.
+
+        Args:
+            token: The token.
+            peer: Address of whoever is connected.
+            now: Seconds of a steady clock; None for the time.
 
         Returns:
             The cookie's value, and who it is.
 
         Raises:
-            AccessError: The token is not known.
+            AccessError: The token is not known (401), or one too many was not (429). A right one is always let in.
         """
         with contextlib.suppress(ViewerError):
             self._refresh()
         entry = self._entry(token.strip())
-        if entry is None:
-            raise AccessError(401, "token", "is not known here", "get one from whoever runs the server")
         when = time.monotonic() if now is None else now
+        if entry is None:
+            error = AccessError(401, "token", "is not known here", "get one from whoever runs the server")
+            if (wait := self._failures.wait_s(peer, when)) > 0:
+                error = AccessError(429, "token", "is one of too many that are not known", "wait a minute")
+                error.retry_after = wait
+            raise error
         cookie = secrets.token_urlsafe(32)
         with self._lock:
             self._sessions = {key: one for key, one in self._sessions.items() if one.ends > when}
