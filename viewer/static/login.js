@@ -13,7 +13,9 @@ form.addEventListener("submit", async (event) => {
   say("Logging in …", false);
   const refusal = await login(token.value.trim());
   if (refusal === null) {
-    location.replace(`/${wanted()}`);
+    // In place of another page, what was asked for is loaded again, its fragment and all.
+    if (location.pathname === "/login.html") location.replace(`/${wanted()}`);
+    else location.reload();
     return;
   }
   say(refusal, true);
@@ -52,6 +54,12 @@ async function login(said) {
 function say(text, failed) {
   says.textContent = text;
   says.classList.toggle("failed", failed);
+}
+
+/** Go where the reader wanted to: this address itself, where the server answered with the login in its place. */
+function goOn() {
+  if (location.pathname === "/login.html") location.replace(`/${wanted()}`);
+  else location.reload();
 }
 
 /** Where the reader was: a fragment of our own page, and nothing else. */
