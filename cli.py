@@ -14,6 +14,7 @@ import cli_model
 import cli_pacs
 import cli_privacy
 import cli_query
+import cli_viewer
 import cli_weak
 import console
 
@@ -43,6 +44,9 @@ app.add_typer(cli_detections.detections_app, name="detections")
 app.add_typer(cli_exchange.rescore_app, name="rescore")
 app.add_typer(cli_privacy.app)
 app.add_typer(cli_pacs.pacs_app, name="pacs")
+app.add_typer(cli_viewer.app)
+app.add_typer(cli_viewer.verdicts_app, name="verdicts")
+app.add_typer(cli_viewer.audit_app, name="audit")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from viewer.replies import handle_errors
 from viewer.settings import ServeConfig
 from viewer.state import ServerState, open_state
 
-ROUTERS = ("routes_records",)
+ROUTERS = ("routes_images", "routes_questions", "routes_studies", "routes_collection", "routes_records")
 """Modules of the room, each with a `router`."""
 
 _DESCRIPTION = (
@@ -89,7 +89,7 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/api", include_in_schema=False)
     def api_page() -> FileResponse:
-        return _page_file("openapi.html")
+        return _page_file("api.html")
 
     @app.get("/login.html", include_in_schema=False)
     def login_form() -> HTMLResponse:

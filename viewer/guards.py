@@ -274,8 +274,8 @@ def _host_name(text: str) -> str:
     """
     text = text.strip().lower()
     if text.startswith("["):
-        name, _, rest = text[1:].partition("]")
-        return name if _is_address(name) and (not rest or rest[1:].isdecimal()) else ""
+        name, end, rest = text[1:].partition("]")
+        return name if end and _is_address(name) and (not rest or rest[1:].isdecimal()) else ""
     name, colon, port = text.partition(":")
     is_name = bool(name) and all(part.isalnum() or part in "-._" for part in name)
     return name.rstrip(".") if is_name and (not colon or port.isdecimal()) else ""

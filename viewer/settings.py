@@ -30,10 +30,10 @@ class Limits:
 
     body_bytes: int = 1 << 20
     body_s: float = 20.0
-    requests_per_s: float = 200.0
-    requests_at_once: int = 1_000
-    changes_per_s: float = 20.0
-    changes_at_once: int = 100
+    requests_per_s: float = 500.0
+    requests_at_once: int = 2_000
+    changes_per_s: float = 50.0
+    changes_at_once: int = 200
     failed_logins_per_minute: int = 20
     session_s: int = 12 * 3600
     text_characters: int = 10_000

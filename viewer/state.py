@@ -1,28 +1,25 @@
 """What all routes share: made once when the server starts, found on the app, closed when it ends."""
 
-import os
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Depends, Request
 
-from index import GalleryError
-from index.durable import WriterLock, make_folder, storage_error
+from index.durable import WriterLock
 from index.gallery import Gallery
-from viewer import ViewerError
 from viewer.access import Access, AccessError, Person
 from viewer.audit import SYSTEM, AuditLog
 from viewer.facts import gallery_facts, own_version
 from viewer.measures import Measures
+from viewer.records import records_of, take_folder
 from viewer.settings import ServeConfig
 from viewer.verdicts import VerdictBook
 
 if TYPE_CHECKING:
     from viewer.catalogue import Catalogue
+    from viewer.desk import Desk
     from viewer.embedworker import EmbedWorker
 
 
@@ -41,6 +38,7 @@ class ServerState:
         measures: Counters and latencies.
         facts: What the page must know of the gallery, see `viewer.facts`.
         lock: The right to write to the state folder.
+        workplace: Pictures, search and opinions, see `desk`; None in a server that has only records.
     """
 
     config: ServeConfig
@@ -53,6 +51,13 @@ class ServerState:
     measures: Measures
     facts: dict[str, Any]
     lock: WriterLock
+    workplace: "Desk | None" = None
+
+    @property
+    def desk(self) -> "Desk":
+        """Pictures, search and opinions."""
+        assert self.workplace is not None, "this server has only records"
+        return self.workplace
 
     def start(self) -> None:
         """Start what works beside the routes."""
@@ -68,20 +73,19 @@ class ServerState:
         )
         self.worker.start()
         threading.Thread(target=self.catalogue.keep_fresh, name="catalogue", daemon=True).start()
+        if self.workplace is not None:
+            self.workplace.start()
 
     def close(self) -> None:
         """End everything: what was recorded is durable then."""
         self.catalogue.stop()
+        if self.workplace is not None:
+            self.workplace.close()
         self.worker.close()
         self.audit.note(SYSTEM, "server stopped", verdicts_digest=self.verdicts.head)
         self.verdicts.close()
         self.audit.close()
         self.lock.release()
-
-
-def records_of(folder: Path) -> dict[str, Path]:
-    """Return the files of records that a state folder holds, by what they are of."""
-    return {"audit": folder / "audit.jsonl", "verdicts": folder / "verdicts.jsonl"}
 
 
 def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None) -> ServerState:
@@ -95,13 +99,14 @@ def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None)
         MammoseekError: One of them can't be used, or another server uses the state folder.
     """
     from viewer.catalogue import Catalogue
+    from viewer.desk import Desk
     from viewer.embedworker import EmbedWorker
 
     access = Access(config)
     gallery = Gallery.open(config.gallery)
     catalogue = Catalogue.open(config, gallery)
     folder = config.state_folder
-    lock = _take_folder(folder)
+    lock = take_folder(folder)
     try:
         files = records_of(folder)
         verdicts = VerdictBook(files["verdicts"], longest_text=config.limits.text_characters, say=say)
@@ -112,36 +117,10 @@ def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None)
     for note in gallery.notes:
         say(note)
     worker = EmbedWorker(config.gallery, model=config.model, device=config.device, capacity=config.embed_queue)
+    desk = Desk(config, gallery, catalogue, worker)
     return ServerState(
-        config, gallery, catalogue, worker, access, audit, verdicts, Measures(), gallery_facts(gallery), lock
+        config, gallery, catalogue, worker, access, audit, verdicts, Measures(), gallery_facts(gallery), lock, desk
     )
-
-
-def _take_folder(folder: Path) -> WriterLock:
-    """Make a state folder that its owner alone can read, and take the right to write to it."""
-    try:
-        if not folder.is_dir():
-            make_folder(folder.parent)
-            folder.mkdir(mode=0o700)
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if mode & 0o077:
-            if folder.stat().st_uid != os.getuid():
-                raise ViewerError(folder, f"can be read by others (mode {mode:o})", "chmod 700 it, or name another")
-            folder.chmod(0o700)
-    except OSError as error:
-        told = storage_error(folder, error)
-        raise ViewerError(told.subject, told.cause, "name another folder by --state") from error
-    lock = WriterLock(folder / "lock")
-    try:
-        lock.acquire()
-    except GalleryError as error:
-        owner = error.cause.partition(" is writing to")[0]
-        raise ViewerError(
-            folder,
-            f"verdicts and audit log are in use by {owner}",
-            "stop that server, or name another folder by --state",
-        ) from error
-    return lock
 
 
 def server_state(request: Request) -> ServerState:
@@ -162,6 +141,7 @@ def asking_curator(request: Request) -> Person:
     """
     person = asking_person(request)
     if not person.is_curator:
+        server_state(request).audit.note(person, "denied", path=request.url.path)
         raise AccessError(403, "this page", "is for curators", "ask whoever runs the server for that role")
     return person
 

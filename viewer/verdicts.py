@@ -10,7 +10,7 @@ from typing import Any
 
 from viewer import ViewerError
 from viewer.access import Person
-from viewer.chain import Chain, Record
+from viewer.chain import Chain, Record, verify
 
 PURPOSE = "verdicts"
 
@@ -140,76 +140,19 @@ class Draft:
         return {**vars(self), "box": None if self.box is None else list(self.box)}
 
 
-class VerdictBook:
-    """All verdicts, in memory and in a chain of records.
+class Ledger:
+    """Verdicts in memory, in the order in which they were recorded."""
 
-    Args:
-        path: The file of the chain.
-        longest_text: Characters of a free text.
-        say: Told what was repaired.
-
-    Raises:
-        ViewerError: The file was changed, or can't be read or written.
-    """
-
-    def __init__(self, path: Path, *, longest_text: int = 10_000, say: Callable[[str], None] = lambda _: None) -> None:
-        self._longest_text = longest_text
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
         self._by_id: dict[str, Verdict] = {}
         self._by_study: dict[str, list[str]] = {}
         self._by_key: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-        self._chain = Chain(path, PURPOSE, seen=self._take, say=say)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._chain.path
-
-    @property
-    def head(self) -> str:
-        """Digest of the newest entry, to be kept elsewhere."""
-        return self._chain.head
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, person: Person, draft: Draft) -> tuple[Verdict, bool]:
-        """Record a verdict; it is durable when this returns.
-
-        Returns:
-            The verdict, and whether it is new: not where the same draft was recorded before.
-
-        Raises:
-            VerdictError: It is wrong, its key stands for another one, or what it takes back is not there, not the
-                person's own (of a curator: anybody's) or taken back already.
-            ViewerError: It can't be written, and is not recorded.
-        """
-        draft.check(self._longest_text)
-        with self._lock:
-            known = self._by_key.get((person.name, draft.key))
-            if known is not None:
-                if known[1] != draft.content:
-                    raise VerdictError(409, "key", "stands for another verdict already", "make a new one")
-                return self._by_id[known[0]], False
-            if draft.undoes is not None:
-                self._check_undo(person, draft)
-            record = self._chain.append({"user": person.name, "role": person.role, **draft.content})
-            self._take(record)
-            return self._by_id[record.digest[:16]], True
-
-    def _check_undo(self, person: Person, draft: Draft) -> None:
-        name = f"verdict {str(draft.undoes)[:16]}"
-        other = self._by_id.get(draft.undoes or "")
-        if other is None or other.study != draft.study:
-            raise VerdictError(404, name, "is none of this study", "reload the study")
-        if other.user != person.name and not person.is_curator:
-            raise VerdictError(403, name, f"is {other.user}'s", "record one of your own")
-        if other.undoes is not None:
-            raise VerdictError(409, name, "takes another one back itself", "record that verdict anew")
-        if other.undone_by is not None:
-            raise VerdictError(409, name, "is taken back already", "reload the study")
-
-    def _take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:
+        """Take in a record of the chain."""
         entry = dict(record.entry)
         user, key = str(entry.pop("user")), str(entry.get("key"))
         entry.pop("role", None)
@@ -236,9 +179,87 @@ class VerdictBook:
         """Tell whether a study has a verdict that stands."""
         return any(verdict.stands for verdict in self.of_study(study))
 
+
+class VerdictBook(Ledger):
+    """All verdicts, in memory and in a chain of records.
+
+    Args:
+        path: The file of the chain.
+        longest_text: Characters of a free text.
+        say: Told what was repaired.
+
+    Raises:
+        ViewerError: The file was changed, or can't be read or written.
+    """
+
+    def __init__(self, path: Path, *, longest_text: int = 10_000, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__()
+        self._longest_text = longest_text
+        self._lock = threading.Lock()
+        self._chain = Chain(path, PURPOSE, seen=self.take, say=say)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._chain.path
+
+    @property
+    def head(self) -> str:
+        """Digest of the newest entry, to be kept elsewhere."""
+        return self._chain.head
+
+    def add(self, person: Person, draft: Draft) -> tuple[Verdict, bool]:
+        """Record a verdict; it is durable when this returns.
+
+        Returns:
+            The verdict, and whether it is new: not where the same draft was recorded before.
+
+        Raises:
+            VerdictError: It is wrong, its key stands for another one, or what it takes back is not there, not the
+                person's own (of a curator: anybody's) or taken back already.
+            ViewerError: It can't be written, and is not recorded.
+        """
+        draft.check(self._longest_text)
+        with self._lock:
+            known = self._by_key.get((person.name, draft.key))
+            if known is not None:
+                if known[1] != draft.content:
+                    raise VerdictError(409, "key", "stands for another verdict already", "make a new one")
+                return self._by_id[known[0]], False
+            if draft.undoes is not None:
+                self._check_undo(person, draft)
+            record = self._chain.append({"user": person.name, "role": person.role, **draft.content})
+            self.take(record)
+            return self._by_id[record.digest[:16]], True
+
+    def _check_undo(self, person: Person, draft: Draft) -> None:
+        name = f"verdict {str(draft.undoes)[:16]}"
+        other = self._by_id.get(draft.undoes or "")
+        if other is None or other.study != draft.study:
+            raise VerdictError(404, name, "is none of this study", "reload the study")
+        if other.user != person.name and not person.is_curator:
+            raise VerdictError(403, name, f"is {other.user}'s", "record one of your own")
+        if other.undoes is not None:
+            raise VerdictError(409, name, "takes another one back itself", "record that verdict anew")
+        if other.undone_by is not None:
+            raise VerdictError(409, name, "is taken back already", "reload the study")
+
     def close(self) -> None:
         """Close the file."""
         self._chain.close()
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Return the verdicts of a file that a server may be adding to, oldest first.
+
+    Raises:
+        ViewerError: It was changed, or can't be read.
+    """
+    ledger = Ledger()
+    found = verify(path, PURPOSE, ledger.take)
+    if not found.intact:
+        raise ViewerError(path, f"line {found.broken} is not what was written ({found.cause})", "restore a good copy")
+    return ledger.all()
 
 
 def to_csv(verdicts: Iterable[Verdict]) -> str:
