@@ -108,12 +108,7 @@ def session(state: State, person: Asking) -> dict[str, Any]:
 @router.get("/health")
 def health(state: State) -> dict[str, Any]:
     """Tell that the server answers, and whether its embedder does."""
-    return {
-        "status": "ok",
-        "generation": state.gallery.generation,
-        "rows": len(state.gallery),
-        "worker": state.worker.status,
-    }
+    return {"status": "ok", **state.desk.health()}
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -32,32 +32,26 @@ class ServerState:
         gallery: The gallery, as it was when the server started.
         catalogue: The images that may be shown, and their studies.
         worker: What embeds places on images.
+        desk: What answers questions with them.
         access: Who asks.
         audit: Who asked what and saw what.
         verdicts: What readers decided.
         measures: Counters and latencies.
         facts: What the page must know of the gallery, see `viewer.facts`.
         lock: The right to write to the state folder.
-        workplace: Pictures, search and opinions, see `desk`; None in a server that has only records.
     """
 
     config: ServeConfig
     gallery: Gallery
     catalogue: "Catalogue"
     worker: "EmbedWorker"
+    desk: "Desk"
     access: Access
     audit: AuditLog
     verdicts: VerdictBook
     measures: Measures
     facts: dict[str, Any]
     lock: WriterLock
-    workplace: "Desk | None" = None
-
-    @property
-    def desk(self) -> "Desk":
-        """Pictures, search and opinions."""
-        assert self.workplace is not None, "this server has only records"
-        return self.workplace
 
     def start(self) -> None:
         """Start what works beside the routes."""
@@ -72,15 +66,13 @@ class ServerState:
             verdicts_digest=self.verdicts.head,
         )
         self.worker.start()
+        self.desk.start()
         threading.Thread(target=self.catalogue.keep_fresh, name="catalogue", daemon=True).start()
-        if self.workplace is not None:
-            self.workplace.start()
 
     def close(self) -> None:
         """End everything: what was recorded is durable then."""
         self.catalogue.stop()
-        if self.workplace is not None:
-            self.workplace.close()
+        self.desk.close()
         self.worker.close()
         self.audit.note(SYSTEM, "server stopped", verdicts_digest=self.verdicts.head)
         self.verdicts.close()
@@ -117,9 +109,18 @@ def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None)
     for note in gallery.notes:
         say(note)
     worker = EmbedWorker(config.gallery, model=config.model, device=config.device, capacity=config.embed_queue)
-    desk = Desk(config, gallery, catalogue, worker)
     return ServerState(
-        config, gallery, catalogue, worker, access, audit, verdicts, Measures(), gallery_facts(gallery), lock, desk
+        config=config,
+        gallery=gallery,
+        catalogue=catalogue,
+        worker=worker,
+        desk=Desk(config, gallery, catalogue, worker),
+        access=access,
+        audit=audit,
+        verdicts=verdicts,
+        measures=Measures(),
+        facts=gallery_facts(gallery),
+        lock=lock,
     )
 
 

@@ -65,6 +65,20 @@ class Worker:
         self.closed = True
 
 
+@dataclass
+class Table:
+    """A desk at which nothing is asked."""
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def health(self) -> dict[str, Any]:
+        return {"worker": "ready"}
+
+
 def small_gallery(folder: Path) -> Gallery:
     """Build a gallery of twelve findings."""
     made = findings(12)
@@ -82,6 +96,7 @@ def open_site(gallery: Gallery, folder: Path, **settings: Any) -> ServerState:
         gallery=gallery,
         catalogue=Images(),  # type: ignore[arg-type]
         worker=Worker(),  # type: ignore[arg-type]
+        desk=Table(),  # type: ignore[arg-type]
         access=Access(config),
         audit=AuditLog(files["audit"]),
         verdicts=VerdictBook(files["verdicts"], longest_text=config.limits.text_characters),
