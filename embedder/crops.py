@@ -75,7 +75,7 @@ def crop_roi(prepared: Prepared, box: Box | None, config: PreparationConfig, *, 
     """
     known = checked_box(prepared, box, config.granularity)
     marked = None if known is None else prepared.place(known)
-    view = _breast_window(prepared, config) if marked is None else _finding_window(prepared, marked, config)
+    view = _breast_window(prepared, config) if marked is None else finding_window(prepared, marked, config)
     scale = config.height / view.height
     height, width = crop_shape(config, margin)
     x0 = view.x0 - (width - config.width) / 2 / scale
@@ -116,8 +116,14 @@ def checked_box(prepared: Prepared, box: Box | None, granularity: str) -> Box | 
     return box
 
 
-def _finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> Window:
-    """Return a window centred on a finding, its shorter side no less than context and floor ask for."""
+def finding_window(prepared: Prepared, marked: Box, config: PreparationConfig) -> Window:
+    """Return a window centred on a finding, its shorter side no less than context and floor ask for.
+
+    Args:
+        prepared: The mammogram.
+        marked: The finding, in pixels of the prepared image.
+        config: Its context and floors.
+    """
     aspect = config.width / config.height
     floor = config.floor_mm / prepared.spacing_mm if prepared.spacing_mm else float(config.floor_pixels)
     side = max(config.context * max(marked.width, marked.height), floor)

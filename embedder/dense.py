@@ -9,10 +9,12 @@ A dense vector is not the vector of the crop itself. A crop ends in the network'
 each convolution sees that padding where the dense map sees the tissue beyond; the deep cells of a window therefore know
 some of its surroundings. How much that matters depends on backbone and window: `tests/embedder/test_dense.py` states
 the cosine of the two. With EfficientNet-Lite0 and crops of 160 pixels (25 cells, 16 of them at the border) it is low, a
-median of 0.55 to 0.7 on mini-MIAS, hardly more than that of two crops of different places. So dense vectors are good
-for proposing places, not for comparing with a gallery of crops one by one.
+median of 0.55 to 0.7 on mini-MIAS, hardly more than that of two crops of different places. So dense vectors are not
+compared with a gallery of crops: known places are embedded in the midst of their own surroundings, as all places are
+(`DenseEmbedder.in_place`), and compared with those.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +26,10 @@ from torch.nn import functional
 
 from embedder.breast import Mask, Pixels
 from embedder.checkpoint import ModelError
-from embedder.crops import Window, breast_bounds, resample_window
+from embedder.crops import Window, breast_bounds, checked_box, finding_window, resample_window
 from embedder.embedding import Vectors
 from embedder.ensemble import Ensemble
+from embedder.findings import Box
 from embedder.network import EmbedderNetwork
 from embedder.preparation import PreparationConfig, Prepared
 
@@ -35,6 +38,8 @@ _STRIP_PIXELS = 1 << 22  # of the resized breast in one forward pass: about a gi
 # vectors of cells at a strip's border had a cosine of 0.9994 with those of the whole, with 4 one of 0.89.
 _HALO_CELLS = 10
 _PLACES = 2048  # vectors made at a time
+_SIGHT_CELLS = 6  # of its surroundings that a known place is embedded with, on each side
+_KNOWN_PLACES = 8  # embedded in one forward pass
 _TOLERANCE = 1e-3  # of pooled features, relative to the largest
 _FAR_CELLS = 96  # how far apart two places must not know of each other
 
@@ -155,6 +160,41 @@ class DenseEmbedder:
                 shown, cells, None if prepared.spacing_mm is None else height * prepared.spacing_mm
             )
         return DensePlaces(vectors, cells, grid, (breast.x0, breast.y0), step, prepared.mirrored, columns)
+
+    @torch.inference_mode()
+    def in_place(self, prepared: Prepared, boxes: Sequence[Box]) -> Vectors:
+        """Embed known places as `places` embeds all: each with what lies around its crop in the network's sight.
+
+        Args:
+            prepared: The mammogram, prepared as the model's crops are.
+            boxes: Findings, in pixels of the stored image.
+
+        Returns:
+            float32 (boxes, dimension), unit length.
+
+        Raises:
+            PreparationError: A box lies outside the image.
+        """
+        config, beyond = self.preparation, _SIGHT_CELLS * self.stride
+        height, width = config.height + 2 * beyond, config.width + 2 * beyond
+        shown, extents = [], []
+        for box in boxes:
+            checked_box(prepared, box, "finding")
+            window = finding_window(prepared, prepared.place(box), config)
+            pixel = window.height / config.height
+            around = Window(window.x0 - beyond * pixel, window.y0 - beyond * pixel, width * pixel, height * pixel)
+            shown.append(resample_window(prepared, None, around, height, width, "none"))
+            extents.append(np.nan if prepared.spacing_mm is None else window.height * prepared.spacing_mm)
+        vectors = np.empty((len(boxes), self.dimension), np.float32)
+        for start in range(0, len(boxes), _KNOWN_PLACES):
+            part = slice(start, start + _KNOWN_PLACES)
+            maps = self.feature_map(torch.from_numpy(np.stack(shown[part]))[:, None])
+            own = maps[..., _SIGHT_CELLS : maps.shape[2] - _SIGHT_CELLS, _SIGHT_CELLS : maps.shape[3] - _SIGHT_CELLS]
+            pooled = torch.stack([self._window_features(cells)[:, 0, 0] for cells in own])
+            for place, row in enumerate(pooled, start=start):
+                extent = None if np.isnan(extents[place]) else float(extents[place])
+                vectors[place] = self._vectors(row[None], extent)[0].cpu().numpy()
+        return vectors
 
     @torch.inference_mode()
     def _embedded(self, shown: Pixels, cells: npt.NDArray[np.int64], extent_mm: float | None) -> Vectors:

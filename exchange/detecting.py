@@ -1,8 +1,8 @@
 """Candidates of our own: places of a mammogram that look more like known lesions than like normal tissue.
 
 Two looks at an image. The first is dense: at a few scales all places are embedded in one pass each
-(`embedder.dense`), moved to where the gallery's normal tissue lies, and ordered by a head and a vote fitted to the
-gallery's lesions and normal tissue. The second cuts a crop around each of the best peaks, as a query would, and its
+(`embedder.dense`), and ordered by a head and a vote fitted to the gallery's lesions and normal tissue as such a look
+sees them (`exchange.knownplaces`). The second cuts a crop around each of the best peaks, as a query would, and its
 vector, compared with the gallery as it is, gives the score. So a candidate's score is that of its box, wherever it was
 proposed; what the first look passes over is not found.
 
@@ -36,20 +36,25 @@ from errors import MammoseekError
 from exchange import ExchangeError
 from exchange.candidates import Peak, ScoredScale, find_peaks, heat_map, tissue_around
 from exchange.detections import Detection, detections_frame
+from exchange.knownplaces import known_places
 from exchange.scales import Scale, lesion_scales
 from exchange.suppression import SuppressionConfig, suppress
 from exchange.tissuejudge import LESION, NORMAL, TissueJudge
 from index.exclusion import Exclusion, exclude_image
 from index.gallery import Gallery
 from index.milvus.address import is_milvus_address
-from index.vectors import Positions
+from index.vectors import Positions, Vectors
 
 DETECTOR = "mammoseek detect"
+
+DenseJudge = Callable[[Vectors], npt.NDArray[np.float64]]
+"""Returns the log odds of a lesion of dense vectors."""
 
 UNKNOWN = "unknown"
 """The data set of an image that neither the gallery nor the asker knows."""
 
 _JUDGES_KEPT = 2
+_FEWEST_KNOWN = 10  # lesions, and places of normal tissue, that a dense look is judged by
 _PROPOSAL_OVERLAP = 0.5  # of two places that are looked at again: the second look chooses among sizes
 
 
@@ -143,6 +148,7 @@ class Detector:
         model: Folder of its model, where it is not the copy that it keeps.
         device: Where to compute.
         config: How candidates are found.
+        progress: Called with images done and images in all, where known places are embedded anew.
 
     Raises:
         ExchangeError: The gallery is on Milvus, of whole breasts, or holds no lesions or no normal tissue.
@@ -150,7 +156,13 @@ class Detector:
     """
 
     def __init__(
-        self, gallery: Place, *, model: Path | None = None, device: str = "cpu", config: DetectConfig | None = None
+        self,
+        gallery: Place,
+        *,
+        model: Path | None = None,
+        device: str = "cpu",
+        config: DetectConfig | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if is_milvus_address(str(gallery)):
             raise ExchangeError(
@@ -177,7 +189,8 @@ class Detector:
                 )  # fmt: skip
         self.embedder = gallery_embedder(gallery, model=model, device=device)
         self.dense = DenseEmbedder(self.embedder.network, self.embedder.preparation)
-        self._judges: dict[bytes, tuple[TissueJudge, TissueJudge]] = {}
+        self._known = known_places(self.gallery, self.embedder, self.dense, self._tissue, progress=progress)
+        self._judges: dict[bytes, tuple[DenseJudge, TissueJudge]] = {}
 
     @property
     def version(self) -> str:
@@ -218,12 +231,14 @@ class Detector:
         notes = [*mammogram.notes, *own.notes]
         if spacing is None:
             notes.append("the spacing is not known: lesions were taken to be as large in pixels as the gallery's")
+        if self._known.unread:
+            notes.append(f"the images of {self._known.unread} known places are not at hand: less is found without them")
         where, _ = tissue_mask(mammogram, view)
         prepared = prepare(mammogram.pixels, self.embedder.preparation, spacing_mm=spacing, view=view)
         scored = []
         for scale in scales if where.any() else ():
             places = self.dense.places(prepared, scale.window, tissue_around(where, scale.box))
-            scored.append(ScoredScale(scale, places, dense_judge.log_odds(dense_judge.aligned(places.vectors))))
+            scored.append(ScoredScale(scale, places, dense_judge(places.vectors)))
         if not any(len(one.log_odds) for one in scored):
             notes.append("no breast was found on the image, so nothing was searched")
         shape = (mammogram.rows, mammogram.columns)
@@ -252,23 +267,35 @@ class Detector:
                 progress(done, len(given))
         return found, failures
 
-    def _judges_without(self, left_out: Positions) -> tuple[TissueJudge, TissueJudge]:
+    def _judges_without(self, left_out: Positions) -> tuple[DenseJudge, TissueJudge]:
         """Return the judge of dense vectors and that of crops' vectors; images of one woman share them."""
         key = left_out.tobytes()
         if key not in self._judges:
             while len(self._judges) >= _JUDGES_KEPT:
                 self._judges.pop(next(iter(self._judges)))
             rows = self._rows(left_out, (LESION, NORMAL))
-            vectors, labels = self.gallery.vectors.take(rows), self._tissue[rows]
-            women = self.gallery.patient_keys[rows]
-            whole = TissueJudge(vectors, labels, women)
-            learned = whole
-            if self.dense.dimension < vectors.shape[1]:
-                first = vectors[:, : self.dense.dimension]
-                first = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.float32(1e-12))
-                learned = TissueJudge(first, labels, women)
-            self._judges[key] = learned, whole
+            vectors = self.gallery.vectors.take(rows)
+            self._judges[key] = self._dense_judge(left_out, rows, vectors), self._judge(rows, vectors)
         return self._judges[key]
+
+    def _judge(self, rows: Positions, vectors: Vectors) -> TissueJudge:
+        return TissueJudge(vectors, self._tissue[rows], self.gallery.patient_keys[rows])
+
+    def _dense_judge(self, left_out: Positions, rows: Positions, vectors: Vectors) -> DenseJudge:
+        """Return what orders the places of a dense look.
+
+        Where the images of too few known places are at hand, it is judged by the vectors of their crops (`rows`), to
+        which the places' are moved.
+        """
+        counts = ~np.isin(self._known.positions, left_out)
+        known = self._known.positions[counts]
+        kinds = self._tissue[known]
+        if min(np.count_nonzero(kinds == kind) for kind in (LESION, NORMAL)) >= _FEWEST_KNOWN:
+            return self._judge(known, self._known.vectors[counts]).log_odds
+        first = vectors[:, : self.dense.dimension]
+        first = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.float32(1e-12))
+        judge = self._judge(rows, first)
+        return lambda places: judge.log_odds(judge.aligned(places))
 
     def _rows(self, left_out: Positions, kinds: Sequence[str]) -> Positions:
         counts = np.isin(self._tissue.astype(str), kinds)

@@ -5,6 +5,7 @@ segments/*.h5        the vectors and records, immutable, each named after its di
 segments/*.keys      hashes of the row ids of a segment
 segments/*.pictures  the small pictures of a segment's rows
 cache/*.faiss        the index of an approximate engine, made again at any time
+cache/*.dense        known places as a search of whole images sees them; the next writer deletes it
 cache/*.precedents   how near the women of the gallery come to each other, made again at any time
 removals.log         what was removed, when, and that it was proven; names nobody
 writer.lock          held by the one process that writes
@@ -34,9 +35,11 @@ KEYS_FILE = re.compile(r"segments/[0-9a-f]{32}\.keys")
 PICTURES_FILE = re.compile(r"segments/[0-9a-f]{32}\.pictures")
 INDEX_FILE = re.compile(r"cache/[0-9a-f]{32}\.faiss")
 PRECEDENTS_FILE = re.compile(r"cache/[0-9a-f]{32}\.precedents")
+DENSE_SUFFIX = "dense"
+DENSE_FILE = re.compile(rf"cache/[0-9a-f]{{32}}\.{DENSE_SUFFIX}")
 
 _OWN_FILE = re.compile(
-    r"(segments/[0-9a-f]+\.(h5|keys|pictures)|cache/[0-9a-f]+\.(faiss|precedents)|gallery\.json)"
+    r"(segments/[0-9a-f]+\.(h5|keys|pictures)|cache/[0-9a-f]+\.(faiss|precedents|dense)|gallery\.json)"
     rf"(\.\d+{re.escape(TEMPORARY_SUFFIX)})?"
 )
 

@@ -16,7 +16,7 @@ from index.filters import parse_filter
 from index.gallery import Gallery
 from index.indexing import refresh_index
 from index.intake import sort_rows
-from index.layout import MANIFEST_NAME, is_unfinished, stray_files
+from index.layout import DENSE_FILE, MANIFEST_NAME, is_unfinished, stray_files
 from index.manifest import FileEntry, GalleryIdentity, Manifest, SegmentEntry, read_manifest
 from index.reading import missing_segment, read_file, read_segment
 from index.records import fold_name
@@ -352,7 +352,9 @@ def _verify(folder: Path, manifest: Manifest) -> VerifyReport:
     if manifest.precedents is not None:
         files.append(_verify_file(folder, manifest.precedents, 0, "`mammoseek index rebuild` makes it again"))
     for name in stray_files(folder, manifest):
-        if is_unfinished(name):
+        if DENSE_FILE.fullmatch(name):
+            files.append(FileReport(name, "good", 0, "a cache of `mammoseek detect`, which checks it"))
+        elif is_unfinished(name):
             files.append(FileReport(name, "unfinished", 0, "a writer left it behind: the next one deletes it"))
         else:
             files.append(FileReport(name, "stray", 0, "it is not of mammoseek's making"))

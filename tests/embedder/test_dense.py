@@ -10,9 +10,10 @@ from embedder.datasets import read_dataset
 from embedder.dense import DenseEmbedder
 from embedder.embedding import embed_pixels
 from embedder.ensemble import Ensemble
+from embedder.findings import Box
 from embedder.mammogram import read_mammogram
 from embedder.network import EmbedderNetwork, NetworkConfig
-from embedder.preparation import PreparationConfig, Prepared, prepare
+from embedder.preparation import PreparationConfig, PreparationError, Prepared, prepare
 from tests.conftest import draw_breast
 
 CPU = torch.device("cpu")
@@ -73,6 +74,36 @@ def test_a_dense_vector_tells_its_place_from_others_as_its_crop_does(dense):
     elsewhere = (places.vectors * np.roll(crops, len(crops) // 2, axis=0)).sum(axis=1)
     assert np.median(cosine) > 0.95
     assert np.median(cosine) > np.median(elsewhere)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_known_place_has_the_vector_that_the_dense_look_gives_its_window(dense, mirrored):
+    pixels = draw_breast(0, mass=True).astype(np.float32) / 255
+    prepared = prepare(np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, SIZE, spacing_mm=0.4)
+    assert prepared.mirrored == mirrored
+    places = dense.places(prepared, 36.0)
+    half = round(36 / SIZE.context / 2)
+    assert half * 2 * SIZE.context == 36, "the window of such a box is that of a place"
+    x, y = places.centres.T
+    chosen = np.flatnonzero((half <= x) & (x <= pixels.shape[1] - half) & (half <= y) & (y <= pixels.shape[0] - half))
+    boxes = [Box(*(int(v) for v in (x[i] - half, y[i] - half, x[i] + half, y[i] + half))) for i in chosen]
+    known = dense.in_place(prepared, boxes)
+    assert len(known) > 20
+    assert np.allclose(np.linalg.norm(known, axis=1), 1, atol=1e-5)
+    crops = crop_vectors(dense, prepared, places.centres[chosen], 36.0)
+    off, crops_off = (np.abs(found - places.vectors[chosen]).max() for found in (known, crops))
+    assert off < crops_off / 3
+
+
+def test_known_places_that_are_asked_together_or_alone_have_the_same_vectors(dense):
+    prepared = prepared_breast()
+    boxes = [Box(x, 80, x + 14, 96) for x in range(20, 60, 4)]
+    together = dense.in_place(prepared, boxes)
+    alone = np.concatenate([dense.in_place(prepared, [box]) for box in boxes])
+    assert np.allclose(together, alone, atol=1e-5)
+    assert dense.in_place(prepared, []).shape == (0, dense.dimension)
+    with pytest.raises(PreparationError):
+        dense.in_place(prepared, [Box(0, 0, 10_000, 10)])
 
 
 def test_a_mirrored_breast_has_the_same_vectors_at_mirrored_places(dense):
