@@ -29,7 +29,7 @@ import resource
 import statistics
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +42,28 @@ from benchmarks.cross_validation import RESULTS
 from benchmarks.setting import errors_told, find_data, machine_line
 from classifiers.cases import Source
 from classifiers.filling import new_gallery
-from classifiers.folds import Fold, patient_folds
+from classifiers.folds import patient_folds
 from classifiers.leaks import check_unseen
 from embedder.datasets import read_dataset
 from embedder.dense import DenseEmbedder
 from embedder.embedding import Embedder, pretrained_model
 from embedder.findings import Finding, findings_frame, patient_key
-from embedder.normaltissue import add_normal_tissue, overlap, with_rows
+from embedder.normaltissue import add_normal_tissue, with_rows
 from embedder.preparation import prepare
 from embedder.recipe import Recipe
-from embedder.rois import row_box
-from embedder.tissuemap import normal_is_known
+from embedder.rois import load_crops
 from embedder.training import train
 from errors import MammoseekError
-from exchange.detecting import DetectConfig, Detector, ImageCandidates, box_of, candidates_frame
-from exchange.detections import detections_frame
+from exchange.detecting import DetectConfig, Detector, ImageCandidates, candidates_frame
+from exchange.falsealarms import add_false_alarms, film_source
+from exchange.formats import write_detections
 from exchange.froc import FrocConfig, score_detections
 from exchange.judging import read_truth
 from index.metrics import Estimate
 
 RATES = (1.0, 2.0, 4.0)
 CANDIDATES = DetectConfig(most=20, minimum=0.0, looks=40)
-MINED = DetectConfig(most=3, minimum=0.5)
 LARGE = (4000, 3000)
-MINING_PARTS = 5
 
 
 def main() -> None:
@@ -94,125 +92,113 @@ def run(arguments: argparse.Namespace) -> None:
 
 def froc_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return sensitivities of all folds together, as rows of the table."""
-    frame = add_normal_tissue(read_dataset("mini-mias", find_data(arguments.data)).frame, per_image=2).frame
+    read = read_dataset("mini-mias", find_data(arguments.data)).frame
+    frame = add_normal_tissue(read, per_image=arguments.normal).frame
     keys = patient_key(frame).to_numpy(dtype=object)
     kinds = frame["native_lesion_type"].astype("object").to_numpy()
-    folds = patient_folds(keys, kinds, arguments.folds, arguments.seed)
-    answers: list[ImageCandidates] = []
-    failures: list[tuple[str, str]] = []
-    for number, fold in enumerate(folds, start=1):
+    of_film = {str(path): rows for path, rows in frame.groupby("path")}
+    answers: dict[str, list[ImageCandidates]] = {}
+    for number, fold in enumerate(patient_folds(keys, kinds, arguments.folds, arguments.seed), start=1):
         if arguments.only_folds and number not in arguments.only_folds:
             continue
-        started, before = time.monotonic(), time.process_time()
-        gallery = fold_gallery(frame, fold, arguments, number)
-        built = time.process_time() - before
+        started = time.monotonic()
         films = sorted(set(frame["path"].iloc[fold.test].astype(str)))[: arguments.films]
-        detector = Detector(gallery, config=CANDIDATES)
-        check_unseen(detector.embedder.card, patient_key(frame.iloc[fold.test]), gallery)
-        before = time.process_time()
-        found, failed = detector.detect_all([film_source(frame, path) for path in films])
-        each = (time.process_time() - before) / max(1, len(films))
-        answers += found
-        failures += failed
-        _say(
-            f"fold {number}: gallery {built:.0f} s, {len(films)} films at {each:.2f} s of processor time each,"
-            f" {(time.monotonic() - started) / 60:.1f} minutes in all"
-        )
-    if failures:
-        raise MammoseekError(*failures[0])
-    asked = frame[frame["path"].astype(str).isin([str(answer.path) for answer in answers])]
+        for name, gallery in fold_galleries(frame.iloc[fold.train].reset_index(drop=True), arguments, number):
+            detector = Detector(gallery, config=CANDIDATES)
+            check_unseen(detector.embedder.card, patient_key(frame.iloc[fold.test]), gallery)
+            before = time.process_time()
+            found, failed = detector.detect_all([film_source(of_film[path]) for path in films])
+            if failed:
+                raise MammoseekError(*failed[0])
+            answers.setdefault(name, []).extend(found)
+            each = (time.process_time() - before) / max(1, len(films))
+            minutes = (time.monotonic() - started) / 60
+            _say(f"fold {number}, {name}: {len(films)} films at {each:.2f} s of processor time, minute {minutes:.1f}")
+            keep_candidates(
+                found, arguments.work / f"candidates-{name.replace(', ', '-')}-{number}.json".replace(" ", "-")
+            )
+    asked = frame[frame["path"].astype(str).isin([str(one.path) for found in answers.values() for one in found])]
     truth = read_truth(asked[asked["tissue"] != "normal"].reset_index(drop=True))
+    return [row for name, found in answers.items() for row in scored_rows(name, found, truth, arguments)]
+
+
+def scored_rows(
+    name: str, answers: list[ImageCandidates], truth: Any, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Return the sensitivities of one run's candidates, by lesion type, as rows of the table."""
     config = FrocConfig(rates=RATES, seed=arguments.seed, resamples=arguments.resamples)
     scores = score_detections(truth, candidates_frame(answers), config)
     context = {
-        "run": ("trained" if arguments.trained else "frozen") + (", mined" if arguments.mine else ""),
+        "run": name,
         "films": len(answers),
         "manifest": scores.context["manifest_digest"][:12],
         "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}",
     }
-    found_rows = []
-    for kind, unit in (("all", scores.units["lesion"]), *scores.lesion_types.items()):
-        for rate, estimate in unit.sensitivity.items():
-            score = f"sensitivity at {rate:g} false positives an image"
-            found_rows.append({**context, "lesions": kind, "score": score, **_figures(estimate)})
-    return found_rows
+    return [
+        {
+            **context,
+            "lesions": kind,
+            "score": f"sensitivity at {rate:g} false positives an image",
+            **_figures(estimate),
+        }
+        for kind, unit in (("all", scores.units["lesion"]), *scores.lesion_types.items())
+        for rate, estimate in unit.sensitivity.items()
+    ]
 
 
-def fold_gallery(frame: pd.DataFrame, fold: Fold, arguments: argparse.Namespace, number: int) -> Path:
-    """Return the gallery of a fold: lesions and normal tissue of its training women.
+def keep_candidates(found: list[ImageCandidates], path: Path) -> None:
+    """Write a fold's candidates in mammoseek's own format, for `benchmarks.second_opinion --detections`."""
+    write_detections(path, candidates_frame(found), "json")
+
+
+def fold_galleries(rows: pd.DataFrame, arguments: argparse.Namespace, number: int) -> Iterator[tuple[str, Path]]:
+    """Yield the galleries of a fold, lesions and normal tissue of its training women, with the runs' names.
 
     Args:
-        frame: The manifest with normal tissue.
-        fold: Positions in it.
+        rows: Of the manifest with normal tissue, those of the fold's training women.
         arguments: As `_parse` gives them.
         number: Of the fold, from 1.
     """
-    known = frame.iloc[fold.train]
-    known = known[known["granularity"] == "finding"].reset_index(drop=True)
-    recipe = Recipe.default("finding").with_settings(
-        ["training.validation_share=0", "training.balance=under", "preparation.descriptors=[]", *arguments.settings]
-    )
-    # Of the placed rows of the manifest some say neither lesion nor normal: they teach nothing here.
-    known = known[known["tissue"].notna() & known["x0"].notna()].reset_index(drop=True)
     kind = "trained" if arguments.trained else "frozen"
     place = arguments.work / f"{kind}-seed-{arguments.seed}-fold-{number}"
-    if arguments.trained:
-        model = place / "model"
-        train(known.assign(split="train"), model, **recipe.parts())
-    else:
-        model = arguments.work / "frozen"
-        pretrained_model(model, recipe.network, recipe.preparation)
-    gallery = place / "gallery"
-    new_gallery(known, model, gallery)
+    gallery = fold_round(rows, place / "first", arguments)
+    yield kind, gallery
     if not arguments.mine:
-        return gallery
-    mined = mine(frame.iloc[fold.train].reset_index(drop=True), gallery, arguments)
-    _say(f"fold {number}: {len(mined)} false alarms join the gallery")
-    harder = place / "gallery-mined"
-    new_gallery(with_rows(known, mined), model, harder)
-    return harder
+        return
+    women = np.sort(patient_key(rows).unique())
+    count = round(arguments.mine * len(women))
+    searched = np.random.default_rng([arguments.seed, number]).choice(women, count, replace=False)
+    part = rows[patient_key(rows).isin(searched)].reset_index(drop=True)
+    found = add_false_alarms(part, gallery, per_image=arguments.alarms, seed=arguments.seed)
+    if found.failures:
+        raise MammoseekError(*found.failures[0])
+    _say(f"fold {number}: {found.added} false alarms on {found.images} films join the normal tissue")
+    yield (
+        f"{kind}, own false alarms",
+        fold_round(with_rows(rows, found.frame.iloc[len(part) :]), place / "second", arguments),
+    )
 
 
-def mine(frame: pd.DataFrame, gallery: Path, arguments: argparse.Namespace) -> pd.DataFrame:
-    """Return false alarms of `detect` on the gallery's own women, as rows of normal tissue.
+def fold_round(rows: pd.DataFrame, place: Path, arguments: argparse.Namespace) -> Path:
+    """Return a gallery of a fold's training women, by a model trained on them or by the frozen network.
 
     Args:
-        frame: All rows of these women, whole breasts included.
-        gallery: Their gallery.
+        rows: Of the manifest.
+        place: Folder of model and gallery.
         arguments: As `_parse` gives them.
     """
-    detector = Detector(gallery, config=MINED)
-    keys = patient_key(frame).to_numpy(dtype=object)
-    kinds = frame["native_lesion_type"].astype("object").to_numpy()
-    rows = []
-    for part in patient_folds(keys, kinds, MINING_PARTS, arguments.seed):
-        barred = np.flatnonzero(np.isin(detector.gallery.patient_keys, keys[part.test])).astype(np.int64)
-        films = sorted(set(frame["path"].iloc[part.test].astype(str)))[: arguments.films]
-        for path in films:
-            on_film = frame[frame["path"].astype(str) == path]
-            if not normal_is_known(on_film):
-                continue
-            marks = [box for _, row in on_film[on_film["tissue"] == "lesion"].iterrows() if (box := row_box(row))]
-            answer = detector.detect(film_source(frame, path), barred=barred)
-            away = [one for one in answer.detections if not any(overlap(box_of(one), mark) > 0 for mark in marks)]
-            kept = [str(on_film.iloc[0][name]) for name in ("dataset", "patient_id")]
-            rows.append(
-                detections_frame(replace(one, dataset=kept[0], patient_id=kept[1]) for one in away).assign(
-                    tissue="normal"
-                )
-            )
-    return pd.concat(rows, ignore_index=True) if rows else frame.iloc[:0]
-
-
-def film_source(frame: pd.DataFrame, path: str) -> Source:
-    """Return a film as it is asked about, with the spacing and the woman that the manifest tells."""
-    row = frame[frame["path"].astype(str) == path].iloc[0]
-    return Source(
-        Path(path),
-        patient=str(row["patient_id"]),
-        spacing_mm=None if pd.isna(row["spacing_mm"]) else float(row["spacing_mm"]),
-        view=None if pd.isna(row["view"]) else str(row["view"]),
-    )
+    # Of the placed rows of the manifest some say neither lesion nor normal: they teach nothing here.
+    told = (rows["granularity"] == "finding") & rows["tissue"].notna() & rows["x0"].notna()
+    known = rows[told].reset_index(drop=True)
+    settings = ["training.validation_share=0", "training.balance=under", f"training.seed={arguments.seed}"]
+    recipe = Recipe.default("finding").with_settings([*settings, *arguments.settings])
+    if arguments.trained:
+        train(known.assign(split="train"), place / "model", **recipe.parts())
+    else:
+        described = load_crops(known, recipe.preparation) if recipe.preparation.descriptors else None
+        pretrained_model(place / "model", recipe.network, recipe.preparation, described)
+    new_gallery(known, place / "model", place / "gallery")
+    return place / "gallery"
 
 
 def large_breast() -> npt.NDArray[np.float32]:
@@ -309,7 +295,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--films", type=int, help="films of each fold that are searched (all)")
     parser.add_argument("--seed", type=int, default=0, help="of folds, trainings and resamples (0)")
     parser.add_argument("--trained", action="store_true", help="train a network for each fold")
-    parser.add_argument("--mine", action="store_true", help="add false alarms on the gallery's women to it")
+    parser.add_argument(
+        "--mine",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="begin anew with false alarms on the films of this share of the gallery's women as normal tissue (0)",
+    )
+    parser.add_argument("--alarms", type=int, default=5, help="false alarms on a film, at most (5)")
+    parser.add_argument("--normal", type=int, default=6, help="places of normal tissue on a film (6)")
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="of the recipe")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples of the women (2000)")
     parser.add_argument("--repeats", type=int, default=5, help="repeats of the cost (5)")
