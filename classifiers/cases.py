@@ -21,6 +21,7 @@ from embedder.checkpoint import ModelError, read_card
 from embedder.crops import RoiCrop
 from embedder.embedding import EmbeddedFinding, Embedder
 from embedder.findings import Box
+from embedder.header import Header
 from embedder.montage import Panel, caption_lines, check_montage_path, draw_montage
 from embedder.preparation import PreparationConfig
 from embedder.rois import read_crop
@@ -308,12 +309,17 @@ def _look(stored: Gallery, source: Source, gallery: Place, model: Path | None, d
         patients=list(dict.fromkeys(named)),
         dataset=source.dataset,
     )
-    return _Look(source, embedded.vector, exclusion, _known_of_image(source, stored, embedded))
+    return _Look(source, embedded.vector, exclusion, known_of_image(source, stored, embedded.header))
 
 
-def _known_of_image(source: Source, gallery: Gallery, embedded: EmbeddedFinding) -> dict[str, Any]:
-    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing."""
-    header = embedded.header
+def known_of_image(source: Source, gallery: Gallery, header: Header) -> dict[str, Any]:
+    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing.
+
+    Args:
+        source: The image, and what its asker says of it.
+        gallery: The gallery.
+        header: What its file says.
+    """
     known = {"age": header.age, "view": header.view, "laterality": header.laterality}
     same = gallery.table.find("path", os.path.realpath(_path(source)))
     if len(same):

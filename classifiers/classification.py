@@ -71,6 +71,7 @@ class VoteAnswer:
         raw_probabilities: The vote before calibration.
         neighbours: How many findings voted.
         women: How many women they belong to.
+        counts: How many of them have each class.
         calibration: Method, parameters and basis of the calibration.
     """
 
@@ -78,6 +79,7 @@ class VoteAnswer:
     raw_probabilities: dict[str, float]
     neighbours: int
     women: int
+    counts: dict[str, int]
     calibration: dict[str, Any]
 
 
@@ -294,12 +296,14 @@ def _answer(
 
     raw, calibrated = fitted.knn.predict(vector)
     before = {"knn": raw}
-    hood = fitted.knn.estimator.kneighbours(vector)
+    voter = fitted.knn.estimator
+    hood = voter.kneighbours(vector)
     knn = VoteAnswer(
         named(calibrated),
         named(raw),
         int(hood.neighbours[0]),
         int(hood.women[0]),
+        {name: int((hood.codes[0] == voter.classes_.index(name)).sum()) for name in fitted.classes},
         fitted.knn.calibration.to_dict(),
     )
     head = None

@@ -81,12 +81,14 @@ class Neighbourhood:
         rows: (q, k) positions in the fitted arrays; -1 where there are fewer than k.
         neighbours: (q,) how many voters.
         women: (q,) how many women they belong to.
+        codes: (q, k) their labels, as places in the voter's `classes_`; MISSING where there are fewer than k.
     """
 
     similarities: Array
     rows: Array
     neighbours: Array
     women: Array
+    codes: Array
 
 
 def vote(
@@ -213,7 +215,8 @@ class NeighbourVote:
         rows = np.where(found, self.rows_[positions], -1)
         women = np.where(found, self._women[positions], -1)
         distinct = np.array([len(np.unique(line[line >= 0])) for line in women], dtype=np.int64)
-        return Neighbourhood(similarities, rows, found.sum(axis=1), distinct)
+        codes = np.where(found, self._codes[positions], MISSING)
+        return Neighbourhood(similarities, rows, found.sum(axis=1), distinct, codes)
 
     def predict_proba(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> Array:
         """Return (q, classes) probabilities from the vote of other women's findings.

@@ -17,7 +17,7 @@ from pydicom.tag import Tag
 
 from embedder import dicomheader, dicomrendering, dicomvalues
 from embedder.codestreams import StreamError, check_streams, find_fragments
-from embedder.grayscale import UnusableError, render
+from embedder.grayscale import Rendering, UnusableError, render
 from embedder.header import Header, Mammogram, MammogramError, check_size, choose_frame
 from embedder.quiet import quiet_libraries
 from embedder.rasters import merge_channels
@@ -59,6 +59,22 @@ class _DicomFile:
     dataset: Dataset
     header: Header
     samples: int
+    pixels_at: int
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """A mammogram as it is stored.
+
+    Attributes:
+        header: What the file says of itself.
+        stored: (rows, columns) of 8 or 16 bits, signed or not; of a colour image uint8 (rows, columns, 3).
+        rendering: How the values become brightness; None for colour.
+    """
+
+    header: Header
+    stored: npt.NDArray[np.integer]
+    rendering: Rendering | None
 
 
 @dataclass
@@ -132,6 +148,54 @@ def read_dicom(path: Path, *, frame: int | None, allow_for_processing: bool) -> 
     return Mammogram(**vars(replace(header, notes=(*header.notes, *notes, *unused))), pixels=pixels)
 
 
+def read_stored(path: Path, *, frame: int | None, rows: tuple[int, int] | None = None) -> StoredImage:
+    """Read the stored values of a mammogram, For Processing or not, and how they ask to be shown.
+
+    Args:
+        path: The file.
+        frame: Which image of a multi-frame file, counted from 1; None where there is only one.
+        rows: The first row that is wanted and the one after the last. Of an uncompressed file only these are read.
+
+    Raises:
+        MammogramError: The file can't be read, is no mammogram, or has no such rows.
+    """
+    with quiet_libraries(), BoundedReader(path) as file:
+        opened = _open(path, file)
+        header = opened.header
+        position = choose_frame(path, header.frames, frame)
+        if opened.samples == 1 and header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            cause = f"its photometric interpretation is {header.photometric or 'missing'}"
+            raise MammogramError(path, cause, "give a MONOCHROME1 or MONOCHROME2 image")
+        first, last = rows or (0, header.rows)
+        if not 0 <= first < last <= header.rows:
+            raise MammogramError(path, f"it has no rows {first} to {last}", f"it has {header.rows} of them")
+        if opened.samples == 1 and header.transfer_syntax in _NATIVE:
+            stored = _rows(path, file, opened, position, first, last)
+        else:
+            stored = _decode(path, file, header, position)[first:last]
+        if opened.samples == 3:
+            return StoredImage(header, stored, None)
+        rendering, notes = dicomrendering.read_rendering(opened.dataset, header, position)
+    return StoredImage(replace(header, notes=(*header.notes, *notes)), stored, rendering)
+
+
+def _rows(
+    path: Path, file: BoundedReader, opened: _DicomFile, position: int, first: int, last: int
+) -> npt.NDArray[np.integer]:
+    """Read some rows of one frame of an uncompressed file."""
+    header, dataset = opened.header, opened.dataset
+    size = (dicomvalues.integer(dataset, "BitsAllocated") or 8) // 8
+    order = ">" if header.transfer_syntax == uid.ExplicitVRBigEndian else "<"
+    kind = "i" if dicomvalues.integer(dataset, "PixelRepresentation") == 1 else "u"
+    count = (last - first) * header.columns
+    file.seek(opened.pixels_at + ((position * header.rows + first) * header.columns) * size)
+    data = file.read(count * size)
+    if len(data) < count * size:
+        raise MammogramError(path, "its pixel data are cut short", _COPY_AGAIN)
+    stored = np.frombuffer(data, f"{order}{kind}{size}").reshape(last - first, header.columns)
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
 def _open(path: Path, file: BoundedReader) -> _DicomFile:
     """Parse a file up to its pixels and check that it is a mammogram that can be decoded."""
     pixel_data = _PixelData()
@@ -158,7 +222,7 @@ def _open(path: Path, file: BoundedReader) -> _DicomFile:
     stored_samples = 2 if header.photometric == "YBR_FULL_422" else samples
     bytes_a_pixel = stored_samples * (dicomvalues.integer(dataset, "BitsAllocated") or 8) // 8
     _check_length(path, file, pixel_data, header, bytes_a_pixel)
-    return _DicomFile(dataset, header, samples)
+    return _DicomFile(dataset, header, samples, pixel_data.start)
 
 
 def _check_syntax(path: Path) -> str:

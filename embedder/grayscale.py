@@ -140,7 +140,7 @@ def render(stored: npt.NDArray[np.integer], rendering: Rendering) -> tuple[npt.N
     present = counts > 0
     if present.sum() < 2:
         raise UnusableError("all its pixels have one value")
-    values = _modality_values(every, rendering)
+    values = modality_values(every, rendering)
     brightness, notes = _voi(values, counts, present, rendering)
     if rendering.inverted:
         brightness = 1 - brightness
@@ -157,7 +157,13 @@ def _histogram(place: npt.NDArray[np.unsignedinteger], levels: int) -> npt.NDArr
     return counts
 
 
-def _modality_values(every: Values, rendering: Rendering) -> Values:
+def modality_values(every: Values, rendering: Rendering) -> Values:
+    """Return what stored values stand for: after modality LUT or rescale, and the logarithm of raw exposures.
+
+    Args:
+        every: float64 (n,) stored values.
+        rendering: How.
+    """
     if rendering.modality is not None:
         values = rendering.modality.apply(every)
     else:

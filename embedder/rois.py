@@ -16,7 +16,7 @@ from embedder.crops import RoiCrop, crop_roi, crop_shape
 from embedder.findings import Box
 from embedder.handcrafted import describe, feature_count
 from embedder.mammogram import Header, Mammogram, read_mammogram
-from embedder.preparation import PreparationConfig, PreparationError, prepare
+from embedder.preparation import PreparationConfig, PreparationError, Prepared, prepare
 from errors import MammoseekError
 
 # Crops of a data set stay in memory up to this size; beyond it they lie in a temporary file.
@@ -104,6 +104,62 @@ def crops_of_image(
             f"it has {size[1]} × {size[0]} pixels, and its boxes are for {stated_size[1]} × {stated_size[0]}",
             "make the manifest anew from these images, or give the images that it was made from",
         )
+    film = prepare_film(mammogram, config, spacing_mm, view)
+    crops: list[RoiCrop | MammoseekError] = []
+    for box in boxes:
+        try:
+            crops.append(film.crop(box, margin))
+        except MammoseekError as error:
+            crops.append(type(error)(path, error.cause, error.remedy))
+    return crops, film.header
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """A prepared image, of which any number of crops can be cut.
+
+    Attributes:
+        header: What its file says: not the pixels, which would else live as long as it.
+        config: How it was prepared.
+        prepared: What crops are cut from.
+        plain: What descriptors measure.
+    """
+
+    header: Header
+    config: PreparationConfig
+    prepared: Prepared
+    plain: Prepared
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        both = {id(part): part for part in (self.prepared, self.plain)}.values()
+        return sum(part.pixels.nbytes + (0 if part.mask is None else part.mask.nbytes) for part in both)
+
+    def crop(self, box: Box | None, margin: float = 1.0) -> RoiCrop:
+        """Cut a finding, or the whole breast, with what is to be measured besides.
+
+        Raises:
+            PreparationError: A finding without a box, a breast with one, or a box that lies outside the image.
+        """
+        crop = crop_roi(self.prepared, box, self.config, margin=margin)
+        if not self.config.descriptors:
+            return crop
+        found = describe(self.plain, box, self.config.granularity, self.config.descriptors)
+        return replace(crop, descriptors=found)
+
+
+def prepare_film(
+    mammogram: Mammogram, config: PreparationConfig, spacing_mm: float | None = None, view: str | None = None
+) -> Film:
+    """Prepare an image.
+
+    Args:
+        mammogram: The image.
+        config: The preparation.
+        spacing_mm: See `read_crop`.
+        view: See `read_crop`.
+    """
     header = Header(**{field.name: getattr(mammogram, field.name) for field in fields(Header)})
     spacing_mm, view = spacing_mm or mammogram.spacing_mm, view or mammogram.view
     prepared = prepare(mammogram.pixels, config, spacing_mm=spacing_mm, view=view)
@@ -113,16 +169,7 @@ def crops_of_image(
         untouched = replace(config, normalise=False, median=0, clahe=0.0, unsharp=0.0)
         if untouched != config:
             plain = prepare(mammogram.pixels, untouched, spacing_mm=spacing_mm, view=view)
-    crops: list[RoiCrop | MammoseekError] = []
-    for box in boxes:
-        try:
-            crop = crop_roi(prepared, box, config, margin=margin)
-            if config.descriptors:
-                crop = replace(crop, descriptors=describe(plain, box, config.granularity, config.descriptors))
-            crops.append(crop)
-        except MammoseekError as error:
-            crops.append(type(error)(path, error.cause, error.remedy))
-    return crops, header
+    return Film(header, config, prepared, plain)
 
 
 def row_box(row: pd.Series) -> Box | None:

@@ -18,7 +18,7 @@ from index.asking import Asked, Search
 from index.engines import UNIT_TOLERANCE
 from index.exclusion import check_named, exclude_image, exclude_position, exclude_woman, join_exclusions
 from index.gallery import Gallery
-from index.models import EmbeddingModel, check_model
+from index.models import EmbeddedPlace, EmbeddingModel, check_model
 from index.questions import Question, View
 from index.vectors import Vectors
 
@@ -28,6 +28,8 @@ __all__ = [
     "View",
     "ask",
     "ask_many",
+    "asked_images",
+    "asked_rows",
     "query_image",
     "query_image_views",
     "query_row",
@@ -121,7 +123,7 @@ def query_rows(gallery: Gallery, row_ids: Sequence[str], question: Question = _A
         QueryError: As for `query_row`.
     """
     search = Search(gallery, question)
-    return search.run([_asked_rows(gallery, [row_id], question) for row_id in row_ids])
+    return search.run([asked_rows(gallery, [row_id], question) for row_id in row_ids])
 
 
 def query_row_views(gallery: Gallery, row_ids: Sequence[str], question: Question = _ANYTHING) -> Answer:
@@ -136,13 +138,23 @@ def query_row_views(gallery: Gallery, row_ids: Sequence[str], question: Question
         QueryError: There is no such row, the rows are of several women, or the question can't be used.
     """
     search = Search(gallery, question)
+    return search.run([asked_rows(gallery, row_ids, question)])[0]
+
+
+def asked_rows(gallery: Gallery, row_ids: Sequence[str], question: Question = _ANYTHING) -> Asked:
+    """Return the query that rows of the gallery make, which are views of one finding.
+
+    Args:
+        gallery: Whom to ask.
+        row_ids: The rows, see `query_row_views`.
+        question: What is asked.
+
+    Raises:
+        QueryError: No row is named, there is no such row, or the rows are of several women.
+    """
     if not row_ids:
         raise QueryError("query", "no row is named", "name one or more")
-    return search.run([_asked_rows(gallery, list(dict.fromkeys(row_ids)), question)])[0]
-
-
-def _asked_rows(gallery: Gallery, row_ids: Sequence[str], question: Question) -> Asked:
-    """Return the query that rows of the gallery make, which are views of one finding."""
+    row_ids = list(dict.fromkeys(row_ids))
     positions = [gallery.position(row_id) for row_id in row_ids]
     if len({int(gallery.women[position]) for position in positions}) > 1:
         raise QueryError("query", f"{' and '.join(row_ids)} are not of one woman", "name views of one finding")
@@ -207,6 +219,24 @@ def query_image_views(
     embedded = [
         embedder.embed(Path(str(view.path)), view.box, spacing_mm=view.spacing_mm, view=view.view) for view in views
     ]
+    return search.run([asked_images(gallery, views, embedded, question)])[0]
+
+
+def asked_images(
+    gallery: Gallery, views: Sequence[View], embedded: Sequence[EmbeddedPlace], question: Question = _ANYTHING
+) -> Asked:
+    """Return the query that places on images make, which are views of one finding and embedded already.
+
+    Args:
+        gallery: Whom to ask.
+        views: The images, at least one.
+        embedded: What the gallery's own model made of each, and what its file says.
+        question: What is asked; of whom, see `query_image`.
+
+    Raises:
+        QueryError: A vector can't be used, or what the asker says of the woman can't keep her from herself.
+    """
+    check_named(gallery, question.patient, question.dataset)
     stacked = np.stack([np.asarray(place.vector) for place in embedded])
     vectors = check_vectors(stacked, gallery.identity.dimension)
     names = [question.patient, *(place.patient_id for place in embedded)]
@@ -225,7 +255,7 @@ def query_image_views(
     asked = replace(_about(question, views), patient=exclusion.patient, dataset=exclusion.dataset)
     known = {"view": asked.view, "spacing_mm": asked.spacing_mm}
     known.update(zip(("x0", "y0", "x1", "y1"), asked.box or (), strict=False))
-    return search.run([Asked(asked, vectors, exclusion, None, known)])[0]
+    return Asked(asked, vectors, exclusion, None, known)
 
 
 def _about(question: Question, views: Sequence[View]) -> Question:
