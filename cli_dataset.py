@@ -192,6 +192,46 @@ def dataset_mine(
     report_failures(found.failures, "rows")
 
 
+@dataset_app.command("false-alarms")
+def dataset_false_alarms(
+    manifest: ManifestPath,
+    gallery: Annotated[
+        Path, typer.Option(help="Gallery of these women's lesions and normal tissue.", metavar="GALLERY")
+    ],
+    output: ManifestToWrite,
+    per_image: Annotated[int, typer.Option(min=1, max=1000, help="Places to add on an image, at most.")] = 5,
+    minimum: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least score of a false alarm.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the parts that the women are taken in.")] = 0,
+    device: Device = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Add what `mammoseek detect` marks on the training women's images where nothing is, as normal tissue.
+
+    Train on the new manifest, or build the gallery from it, and search again: fewer places of that kind are marked.
+    A woman's images are searched with what is known of others. Test and validation women are left alone.
+
+    \b
+    Example:
+      mammoseek dataset false-alarms with-normal.csv --gallery gallery -o harder.csv
+      mammoseek train harder.csv -o second-model
+      mammoseek index build harder.csv --model second-model -o second-gallery
+    """
+    from embedder.manifest import read_manifest, write_manifest
+    from exchange.falsealarms import add_false_alarms
+
+    check_output(output)
+    frame = read_manifest(manifest)
+    with progress_bar("Searching") as progress:
+        found = add_false_alarms(
+            frame, gallery, per_image=per_image, minimum=minimum, seed=seed, device=device, progress=progress
+        )
+    write_manifest(found.frame, output)
+    looked = f"on {found.images} of {found.searched} images of {found.women} women"
+    told = f"Wrote {len(found.frame)} rows to {output}: {found.added} false alarms {looked}"
+    tell(as_json, {"manifest": str(output), **found.to_dict()}, told)
+    report_failures(found.failures, "images")
+
+
 @dataset_app.command("download")
 def dataset_download(
     folder: Annotated[Path, typer.Argument(help="Where to put it.")],

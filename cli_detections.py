@@ -372,7 +372,8 @@ def detect(
     if len(images) > 1 and reading.frame is not None:
         raise typer.BadParameter("a frame is of one image", param_hint="--frame")
     config = DetectConfig(most=most, minimum=minimum, looks=max(24, 2 * most))
-    detector = Detector(gallery, model=model, device=device, config=config)
+    with progress_bar("Looking at known places") as progress:
+        detector = Detector(gallery, model=model, device=device, config=config, progress=progress)
     sources = [
         Source(
             path=path,

@@ -216,6 +216,7 @@ class CaseClassifier:
         target: The label column to classify by.
         config: How the classifiers are fitted.
         seen: (n,) whether the embedder was trained on the woman of each row of the gallery; None where nobody knows.
+        kept: Fits that are kept, those used last.
 
     Raises:
         ClassificationError: The gallery has no such column.
@@ -228,8 +229,9 @@ class CaseClassifier:
         *,
         config: ClassifierConfig | None = None,
         seen: npt.NDArray[np.bool_] | None = None,
+        kept: int = _KEPT_FITS,
     ) -> None:
-        self.gallery, self.target, self.seen = gallery, target, seen
+        self.gallery, self.target, self.seen, self.kept = gallery, target, seen, kept
         self.config = config or ClassifierConfig()
         self._risk_config = RiskConfig(seed=self.config.seed)
         if target not in gallery.records.columns:
@@ -274,7 +276,7 @@ class CaseClassifier:
             records = gallery.records[others]
             risk = fit_gallery_risk(fitted, records, women, self.target, seen=told, config=self._risk_config)
             self._fits[left] = fitted, risk
-            if len(self._fits) > _KEPT_FITS:
+            if len(self._fits) > self.kept:
                 self._fits.popitem(last=False)
         self._fits.move_to_end(left)
         return self._fits[left]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifiers.cases import Source, ask_source, classify_source
+from classifiers.classification import CaseClassifier
 from classifiers.filling import new_gallery
 from embedder.embedding import pretrained_model
 from embedder.findings import Box
@@ -18,7 +20,14 @@ from exchange import ExchangeError
 from exchange.detections import Detection, detections_frame
 from exchange.opinions import opinion_from_dict
 from exchange.rescoring import DETECTOR, fit_rescorer
-from exchange.secondreader import EVIDENCE, OpinionConfig, SecondReader, lesion_batches, lesion_codes
+from exchange.secondreader import (
+    EVIDENCE,
+    OpinionConfig,
+    SecondReader,
+    lesion_batches,
+    lesion_codes,
+    parts_of_women,
+)
 from exchange.triage import OPINIONS_FILE, TABLE_FILE, WORKLIST_FILE, read_opinions, triage
 
 
@@ -127,6 +136,44 @@ def test_a_detection_never_meets_its_own_woman(triaged):
         assert met
         assert woman not in met
         assert len(set(met)) == len(met), "one finding of each woman"
+
+
+def test_few_women_are_each_judged_without_herself_and_many_without_their_tenth():
+    few = np.array([f"a/w{number}" for number in range(60) for _ in range(2)], dtype=object)
+    assert parts_of_women(few) == {woman: woman for woman in few}
+    many = np.array([f"a/w{number}" for number in range(500) for _ in range(2)], dtype=object)
+    parts = parts_of_women(many)
+    assert set(parts) == set(many)
+    sizes = Counter(parts.values())
+    assert len(sizes) == 10
+    assert max(sizes.values()) < 2 * min(sizes.values())
+    assert parts_of_women(many[::-1]) == parts, "her part is hers, whoever else is there"
+    assert parts_of_women(many[:400]) == {woman: parts[woman] for woman in many[:400]}
+
+
+def test_who_is_of_a_part_is_judged_without_all_of_it(gallery, known, monkeypatch):
+    monkeypatch.setattr("exchange.secondreader._FEWEST_WOMEN", 1)
+    asked = []
+    original = CaseClassifier.classify
+
+    def classify(self, vector, keys, context):
+        asked.append((self.target, keys))
+        return original(self, vector, keys, context)
+
+    monkeypatch.setattr(CaseClassifier, "classify", classify)
+    reader = SecondReader(gallery)
+    parts = parts_of_women(reader.gallery.patient_keys)
+    found = [one for batch in reader.read(known) for one in batch.opinions]
+    for _, keys in asked:
+        assert keys == {woman for woman, part in parts.items() if part in {parts[key] for key in keys}}
+    left_out = {keys for _, keys in asked if keys}
+    assert any(len(keys) > 1 for keys in left_out)
+    assert len(left_out) <= 10
+    wider = {one.opinion.detection_id: one.opinion for one in found}
+    monkeypatch.setattr("exchange.secondreader._FEWEST_WOMEN", 100)
+    single = [one for batch in SecondReader(gallery).read(known) for one in batch.opinions]
+    alone = {one.opinion.detection_id: one.opinion for one in single}
+    assert {name: one.similar for name, one in wider.items()} == {name: one.similar for name, one in alone.items()}
 
 
 def test_normal_tissue_is_told_as_what_it_is(triaged):
