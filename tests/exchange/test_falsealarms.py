@@ -1,10 +1,16 @@
+import json
+
 import pytest
 
 from embedder.findings import Box, patient_key
+from embedder.manifest import read_manifest, write_manifest
 from embedder.normaltissue import overlap
 from exchange import ExchangeError
 from exchange.detecting import Detector
 from exchange.falsealarms import add_false_alarms
+from tests.commandline import assert_clear, run
+
+__all__ = ["run"]  # a fixture
 
 
 def boxes_on(frame, path, tissue):
@@ -90,3 +96,17 @@ def test_options_out_of_range_are_refused(detect_rows, detect_gallery, options):
 def test_without_an_image_whose_normal_tissue_is_known_there_is_nothing_to_search(detect_rows, detect_gallery):
     with pytest.raises(ExchangeError, match="no image of a training woman"):
         add_false_alarms(detect_rows.assign(split="test"), detect_gallery)
+
+
+def test_the_command_line_adds_them_to_a_manifest(run, detect_rows, detect_gallery, tmp_path):
+    given, output = tmp_path / "normal.csv", tmp_path / "harder.csv"
+    write_manifest(detect_rows, given)
+    asked = ("dataset", "false-alarms", given, "--gallery", detect_gallery, "-o", output)
+    told = json.loads(run(*asked, "--minimum", "0", "--per-image", "2", "--json").out)
+    written = read_manifest(output)
+    assert told["rows"] == len(written)
+    assert told["added"] == len(written) - len(detect_rows) > 5
+    said = run(*asked, "--minimum", "1")
+    assert said.code == 0
+    assert "0 false alarms" in said.err
+    assert_clear(run("dataset", "false-alarms", given, "--gallery", tmp_path, "-o", output), "gallery")
