@@ -1,6 +1,7 @@
 """What a second opinion is worth: false positives of a simulated detector before and after rescoring, on mini-MIAS.
 
     python -m benchmarks.second_opinion --data path/to/mini-mias -o benchmarks/results/second-opinion.csv
+    python -m benchmarks.second_opinion --data path/to/mini-mias --detections detect-work/candidates-*.json ...
 
 The detector is simulated, with a seed: it marks each of the 119 placed lesions with probability 0.9, in a box that is
 moved by up to a fifth of its size and scaled by 0.8 to 1.25, and on every film of which normal tissue is known some
@@ -14,6 +15,8 @@ places than the false alarms); the network is ImageNet's, frozen, with hand-craf
 gallery's women. New scores are cross-fitted: a rescoring, its strength included, is fitted without the woman. FROC by
 the centre rule, over all films; differences are paired, intervals over women. With several seeds, all is done anew with
 each: split, gallery's places, detector.
+
+With `--detections` the marks are read instead: those of `benchmarks.detect`, whose networks did not know the women.
 """
 
 import argparse
@@ -40,7 +43,9 @@ from embedder.preparation import DESCRIPTOR_GROUPS
 from embedder.recipe import Recipe
 from embedder.rois import load_crops, row_box
 from embedder.tissuemap import TissueMap
+from errors import MammoseekError
 from exchange.detections import Detection, detections_frame, known_cell
+from exchange.formats import read_detections
 from exchange.froc import FrocConfig, score_detections
 from exchange.froccomparison import compare_detections
 from exchange.judging import judge, read_truth
@@ -73,16 +78,37 @@ def run(arguments: argparse.Namespace) -> None:
     table: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         gallery_rows = with_rows(frame, normal_places(tissue, per_image=1, seed=seed))
-        detections = simulated_detections(frame, tissue, arguments.separation, seed)
+        if arguments.detections:
+            detections = read_marks(arguments.detections)
+        else:
+            detections = simulated_detections(frame, tissue, arguments.separation, seed)
         evidence = fold_evidence(gallery_rows, detections, arguments.folds, seed)
         table += compared(truth, detections, evidence, arguments.resamples, seed)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         context = {
             "manifest": manifest_digest(frame)[:12],
-            "separation": arguments.separation,
+            "separation": None if arguments.detections else arguments.separation,
             "machine": machine_line(),
         }
         pd.DataFrame([{**row, **context} for row in table]).to_csv(arguments.output, index=False, float_format="%.4f")
+
+
+def read_marks(paths: list[Path]) -> pd.DataFrame:
+    """Return the detections of several files as one table.
+
+    Args:
+        paths: Files in mammoseek's own format.
+
+    Raises:
+        MammoseekError: One can't be read whole.
+    """
+    found: list[Detection] = []
+    for path in paths:
+        reading = read_detections(path)
+        if reading.problems:
+            raise MammoseekError(path, f"{reading.problems[0][0]}: {reading.problems[0][1]}")
+        found += reading.detections
+    return detections_frame(found)
 
 
 def simulated_detections(frame: pd.DataFrame, tissue: TissueMap, separation: float, seed: int) -> pd.DataFrame:
@@ -246,6 +272,9 @@ def _brightness(row: pd.Series) -> float:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
+    parser.add_argument(
+        "--detections", type=Path, nargs="+", help="files of detections, in place of the simulated ones"
+    )
     parser.add_argument("--separation", type=float, default=1.6, help="of the scores' log odds (1.6)")
     parser.add_argument("--folds", type=int, default=5, help="folds of women (5)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of folds, places and detector (0 1 2)")
