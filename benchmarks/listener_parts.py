@@ -216,9 +216,14 @@ def send_all(port: int, studies: Sequence[Sequence[Path]], pauses: Sequence[floa
     return failures
 
 
-def study_of(data: bytes) -> str:
-    """Return the study of a data set in explicit VR little endian."""
-    return str(read_dataset(BytesIO(data), is_implicit_VR=False, is_little_endian=True).StudyInstanceUID)
+def read_report(data: bytes) -> Dataset:
+    """Return a data set that reached an archive, in explicit VR little endian, as a file would hold it."""
+    report = read_dataset(BytesIO(data), is_implicit_VR=False, is_little_endian=True)
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID
+    report.file_meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID
+    return report
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ def what_was_sent(archive: Archive) -> Sent:
     came = list(archive.came)
     for uid, data in came:
         versions.setdefault(uid, set()).add(data)
-        uids.setdefault(study_of(data), set()).add(uid)
+        uids.setdefault(str(read_report(data).StudyInstanceUID), set()).add(uid)
     return Sent(len(came), uids, len(came) - len(versions), sum(len(found) > 1 for found in versions.values()))
 
 

@@ -86,16 +86,22 @@ def test_an_emptied_study_that_is_sent_again_as_it_was_gives_nothing_new(spool, 
 def test_something_new_in_an_emptied_study_is_processed_with_all_that_came_with_it(spool, files, small, report, change):
     spool.empty(NAME)
     receive(spool, files)
-    receive(spool, new := small(NAME, images=1, **change))
+    receive(spool, small(NAME, images=1, **change))
     assert is_new(spool)
     count = len(spool.images(NAME))
     assert count == (3 if "first" in change else 2)
     send(spool, report)
     assert spool.state(NAME).round == 2
     assert len(spool.state(NAME).covered) == count
+
+
+def test_what_was_known_before_a_further_round_is_known_still(spool, files, small, report):
     spool.empty(NAME)
-    # What was known before is known still.
-    receive(spool, [*files[1:], *new])
+    receive(spool, new := small(NAME, images=1, first=5))
+    send(spool, report)
+    assert len(spool.state(NAME).covered) == 1
+    spool.empty(NAME)
+    receive(spool, [*files, *new])
     assert not is_new(spool)
 
 
@@ -126,18 +132,22 @@ def test_what_is_not_sent_or_has_a_further_image_is_not_emptied(spool, small, fi
     assert is_new(spool), "a failed study that was deleted had no report"
 
 
-def test_an_image_that_comes_while_it_is_emptied_is_kept(spool, small, monkeypatch):
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_an_image_that_comes_while_it_is_emptied_is_kept(spool, small, report, monkeypatch, is_sent):
     digests = spool._digests
 
     def slow(name):
         found = digests(name)
         monkeypatch.undo()
         receive(spool, small(NAME, images=1, first=4))
+        if is_sent:
+            send(spool, report)
         return found
 
     monkeypatch.setattr(spool, "_digests", slow)
     assert not spool.empty(NAME)
-    assert is_new(spool)
+    assert is_new(spool) != is_sent
+    assert len(spool.images(NAME)) == 3
 
 
 @pytest.mark.parametrize("action", ["empty", "nothing_new", "remove"])
@@ -222,14 +232,19 @@ def test_images_go_after_some_days_and_all_the_rest_after_more(spool):
     assert [line.partition(", ")[0] for line in told] == [f"{NAME}: its images are deleted", f"{NAME}: is forgotten"]
 
 
-def test_no_days_are_none_and_failures_stay(spool, tmp_path):
-    retention = Retention(spool, Listen(keep_days=0, keep_journal_days=0), print, lambda: time.time() + 9e9)
+def test_no_days_are_none_and_what_is_not_sent_stays(spool, small):
+    told: list[str] = []
+    retention = Retention(spool, Listen(keep_days=0, keep_journal_days=0), told.append, lambda: time.time() + 9e9)
+    receive(spool, small("1.2.4", 1))
+    retention.look_at("1.2.4")
+    assert told == []
+    assert len(spool.images("1.2.4")) == 1
     spool.refused(NAME, "sending", "refused", 1)
     retention.look_at(NAME)
     assert spool.state(NAME).phase == "failed"
     spool.sent(NAME)
     retention.look_at(NAME)
-    assert spool.names() == []
+    assert spool.names() == ["1.2.4"]
 
 
 def test_the_state_of_an_older_spool_is_as_old_as_its_file(spool):

@@ -17,11 +17,13 @@ from benchmarks.listener_parts import (
     KilledListener,
     environment,
     phases,
+    read_report,
     send_all,
     what_was_sent,
     write_configuration,
 )
 from exchange.pacs.config import PacsConfig
+from exchange.pacs.failures import TransientError
 from exchange.pacs.listener import Listener, Process
 from exchange.pacs.spool import Spool
 from exchange.pacs.storing import store
@@ -153,6 +155,34 @@ def test_a_failing_study_is_kept_with_its_reason_and_keeps_no_other_from_going_o
     again.end()
     late = listen(make_report, {}, **sink.tables)
     assert late.listener.retry_failed() == ["1.2.3", "1.2.4", "1.2.5"]
+
+
+def test_a_study_that_was_emptied_and_comes_again_with_its_report_gives_nothing_new(
+    listen, start_sink, small, tmp_path
+):
+    sink = start_sink()
+    tries: list[int] = []
+
+    def process(images: Path, work: Path) -> list[Path]:
+        tries.append(running.listener._spool.state("1.2.3").interruptions)
+        if len(tries) < 3:
+            raise TransientError("the processing", "was ended by somebody")
+        return make_report(images, work)
+
+    running = listen(process, {"attempts": 1, "keep_days": 0, "idle_s": 0.1}, **sink.tables)
+    files = small("1.2.3", 2)
+    store(running.target, files)
+    wait_for(lambda: phase(running, "1.2.3") == "emptied")
+    assert tries == [1, 1, 1], "what was cut short counts neither as a failure nor as an interruption"
+    report = tmp_path / "report.dcm"
+    read_report(sink.came[0][1]).save_as(report, enforce_file_format=True)
+    store(running.target, [*files, report])
+    wait_for(lambda: any("gives nothing new" in line for line in running.lines))
+    assert phase(running, "1.2.3") == "emptied"
+    assert len(tries) == 3
+    store(running.target, small("1.2.3", 1, first=3))
+    wait_for(lambda: len(sink.uids) == 2 and phase(running, "1.2.3") == "emptied")
+    assert len(set(sink.uids)) == 2
 
 
 def test_results_wait_for_a_target_that_is_down_and_other_studies_do_not(
