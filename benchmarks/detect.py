@@ -1,27 +1,24 @@
 """Candidates of our own on mini-MIAS: FROC by woman-level cross-validation, and what searching an image costs.
 
+    python -m benchmarks.detect --data path/to/mini-mias --work detect-work --trained --mine 0.5
     python -m benchmarks.detect --data path/to/mini-mias --work detect-work
-    python -m benchmarks.detect --data path/to/mini-mias --work detect-work --trained --mine
     python -m benchmarks.detect --cost-only
 
-The women are split into five folds. The gallery of a fold holds lesions and normal tissue (two places a film,
-`embedder.normaltissue`) of the other women, embedded by the frozen ImageNet network without descriptors, and candidates
-are sought on all films of the fold's women. All candidates are scored together by `exchange.froc`: sensitivity at 1, 2
-and 4 false positives an image, by lesion type, with 95 % intervals over women.
+The women are split into five folds. The gallery of a fold holds lesions and normal tissue (`embedder.normaltissue`) of
+the other women, embedded by the frozen ImageNet network, and candidates are sought on all films of the fold's women.
+All candidates are scored together by `exchange.froc`: sensitivity at 1, 2 and 4 false positives an image, by lesion
+type, with 95 % intervals over women. What is done is kept in the work folder, and not done again.
 
 - `--trained`: each fold's network is trained on the other women with `tissue` as the leading label.
-- `--mine`: candidates that `detect` finds on the films of the gallery's women, away from every mark and where normal
-  tissue is known, join the gallery as normal tissue. Each woman's are found with a gallery that does not know her:
-  the women are taken in five parts, each part's rows are left out while it is searched.
+- `--mine SHARE`: a second round. False alarms on the films of this share of the women (`exchange.falsealarms`:
+  each woman's are found with what is known of others) join the normal tissue, and network and gallery are made anew.
 
 The cost is the time of searching one image of 4,000 × 3,000 pixels (reading aside) over one bare forward pass of the
 backbone on as many pixels, in one process with the same threads, in turns; median of the repeats and their range.
 
-Time: EfficientNet-Lite0 takes 0.47 s of processor time a megapixel, and a film is 3 to 4 megapixels in all scales and
-second looks; so about two seconds of processor time a film are expected, and with 64 films and the embedding of 700
-crops some 3 minutes a fold on one core when frozen. `--mine` searches the other 258 films as well, 10 minutes a fold
-more; `--trained` adds a training of about half an hour. `--only-folds 1 --films 12` is a trial. The bare pass of the
-cost needs about 4 GB.
+Time, in minutes of one core: of a fold 3 for the search of its films, 2 for known places in the midst of their
+surroundings, 4 for 20 epochs of training, and with `--mine 0.5` 5 for false alarms and the same once more.
+`--only-folds 1 --films 12` is a trial. The bare pass of the cost needs about 4 GB.
 """
 
 import argparse
@@ -54,15 +51,16 @@ from embedder.recipe import Recipe
 from embedder.rois import load_crops
 from embedder.training import train
 from errors import MammoseekError
-from exchange.detecting import DetectConfig, Detector, ImageCandidates, candidates_frame
+from exchange.detecting import DetectConfig, Detector, candidates_frame
 from exchange.falsealarms import add_false_alarms, film_source
-from exchange.formats import write_detections
+from exchange.formats import read_detections, write_detections
 from exchange.froc import FrocConfig, score_detections
-from exchange.judging import read_truth
+from exchange.judging import Truth, read_truth
 from index.metrics import Estimate
 
 RATES = (1.0, 2.0, 4.0)
 CANDIDATES = DetectConfig(most=20, minimum=0.0, looks=40)
+CANDIDATES_FILE = "candidates.json"
 LARGE = (4000, 3000)
 
 
@@ -97,40 +95,68 @@ def froc_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     keys = patient_key(frame).to_numpy(dtype=object)
     kinds = frame["native_lesion_type"].astype("object").to_numpy()
     of_film = {str(path): rows for path, rows in frame.groupby("path")}
-    answers: dict[str, list[ImageCandidates]] = {}
+    marks: dict[str, list[pd.DataFrame]] = {}
+    searched: dict[str, set[str]] = {}
     for number, fold in enumerate(patient_folds(keys, kinds, arguments.folds, arguments.seed), start=1):
         if arguments.only_folds and number not in arguments.only_folds:
             continue
-        started = time.monotonic()
         films = sorted(set(frame["path"].iloc[fold.test].astype(str)))[: arguments.films]
-        for name, gallery in fold_galleries(frame.iloc[fold.train].reset_index(drop=True), arguments, number):
-            detector = Detector(gallery, config=CANDIDATES)
-            check_unseen(detector.embedder.card, patient_key(frame.iloc[fold.test]), gallery)
+        sources = [film_source(of_film[path]) for path in films]
+        rows = frame.iloc[fold.train].reset_index(drop=True)
+        unseen = patient_key(frame.iloc[fold.test])
+        for name, detections in fold_candidates(rows, unseen, sources, arguments, number):
+            marks.setdefault(name, []).append(detections)
+            searched.setdefault(name, set()).update(films)
+    table: list[dict[str, Any]] = []
+    for name, found in marks.items():
+        asked = frame[frame["path"].astype(str).isin(searched[name]) & (frame["tissue"] != "normal")]
+        truth = read_truth(asked.reset_index(drop=True))
+        table += scored_rows(name, pd.concat(found, ignore_index=True), truth, len(searched[name]), arguments)
+    return table
+
+
+def fold_candidates(
+    rows: pd.DataFrame, unseen: pd.Series, sources: list[Source], arguments: argparse.Namespace, number: int
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the candidates of a fold's films with the runs' names; what an earlier call found is read.
+
+    Args:
+        rows: Of the manifest with normal tissue, those of the fold's training women.
+        unseen: The fold's own women, whom no model may know.
+        sources: Their films.
+        arguments: As `_parse` gives them.
+        number: Of the fold, from 1.
+    """
+    kind = "trained" if arguments.trained else "frozen"
+    place = arguments.work / f"{kind}-seed-{arguments.seed}-fold-{number}"
+    rounds = {"first": kind}
+    if arguments.mine:
+        rounds["second"] = f"{kind}, own false alarms"
+    for part, name in rounds.items():
+        kept = place / part / CANDIDATES_FILE
+        if not kept.is_file():
+            known = rows if part == "first" else with_false_alarms(rows, place / "first" / "gallery", arguments, number)
+            detector = Detector(fold_round(known, place / part, arguments), config=CANDIDATES)
+            check_unseen(detector.embedder.card, unseen, place / part)
             before = time.process_time()
-            found, failed = detector.detect_all([film_source(of_film[path]) for path in films])
+            found, failed = detector.detect_all(sources)
             if failed:
                 raise MammoseekError(*failed[0])
-            answers.setdefault(name, []).extend(found)
-            each = (time.process_time() - before) / max(1, len(films))
-            minutes = (time.monotonic() - started) / 60
-            _say(f"fold {number}, {name}: {len(films)} films at {each:.2f} s of processor time, minute {minutes:.1f}")
-            keep_candidates(
-                found, arguments.work / f"candidates-{name.replace(', ', '-')}-{number}.json".replace(" ", "-")
-            )
-    asked = frame[frame["path"].astype(str).isin([str(one.path) for found in answers.values() for one in found])]
-    truth = read_truth(asked[asked["tissue"] != "normal"].reset_index(drop=True))
-    return [row for name, found in answers.items() for row in scored_rows(name, found, truth, arguments)]
+            each = (time.process_time() - before) / max(1, len(sources))
+            _say(f"fold {number}, {name}: {len(sources)} films at {each:.2f} s of processor time")
+            write_detections(kept, candidates_frame(found), "json")
+        yield name, read_detections(kept).frame()
 
 
 def scored_rows(
-    name: str, answers: list[ImageCandidates], truth: Any, arguments: argparse.Namespace
+    name: str, detections: pd.DataFrame, truth: Truth, films: int, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return the sensitivities of one run's candidates, by lesion type, as rows of the table."""
     config = FrocConfig(rates=RATES, seed=arguments.seed, resamples=arguments.resamples)
-    scores = score_detections(truth, candidates_frame(answers), config)
+    scores = score_detections(truth, detections, config)
     context = {
         "run": name,
-        "films": len(answers),
+        "films": films,
         "manifest": scores.context["manifest_digest"][:12],
         "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}",
     }
@@ -146,25 +172,15 @@ def scored_rows(
     ]
 
 
-def keep_candidates(found: list[ImageCandidates], path: Path) -> None:
-    """Write a fold's candidates in mammoseek's own format, for `benchmarks.second_opinion --detections`."""
-    write_detections(path, candidates_frame(found), "json")
-
-
-def fold_galleries(rows: pd.DataFrame, arguments: argparse.Namespace, number: int) -> Iterator[tuple[str, Path]]:
-    """Yield the galleries of a fold, lesions and normal tissue of its training women, with the runs' names.
+def with_false_alarms(rows: pd.DataFrame, gallery: Path, arguments: argparse.Namespace, number: int) -> pd.DataFrame:
+    """Return the rows of a fold's training women with false alarms on films of some of them as normal tissue.
 
     Args:
-        rows: Of the manifest with normal tissue, those of the fold's training women.
+        rows: Of the manifest.
+        gallery: Of the first round.
         arguments: As `_parse` gives them.
         number: Of the fold, from 1.
     """
-    kind = "trained" if arguments.trained else "frozen"
-    place = arguments.work / f"{kind}-seed-{arguments.seed}-fold-{number}"
-    gallery = fold_round(rows, place / "first", arguments)
-    yield kind, gallery
-    if not arguments.mine:
-        return
     women = np.sort(patient_key(rows).unique())
     count = round(arguments.mine * len(women))
     searched = np.random.default_rng([arguments.seed, number]).choice(women, count, replace=False)
@@ -173,10 +189,7 @@ def fold_galleries(rows: pd.DataFrame, arguments: argparse.Namespace, number: in
     if found.failures:
         raise MammoseekError(*found.failures[0])
     _say(f"fold {number}: {found.added} false alarms on {found.images} films join the normal tissue")
-    yield (
-        f"{kind}, own false alarms",
-        fold_round(with_rows(rows, found.frame.iloc[len(part) :]), place / "second", arguments),
-    )
+    return with_rows(rows, found.frame.iloc[len(part) :])
 
 
 def fold_round(rows: pd.DataFrame, place: Path, arguments: argparse.Namespace) -> Path:
