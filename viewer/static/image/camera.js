@@ -24,6 +24,8 @@ export class Camera {
     this.align = "centre";
     /** Whether the whole picture is shown; it then stays so when the view changes its size. */
     this.fitted = true;
+    /** Furthest zoom of a fitted picture, so that pictures side by side can be fitted at one scale. */
+    this.fitLimit = Infinity;
   }
 
   /** A copy whose changes leave this one alone. */
@@ -48,7 +50,7 @@ export class Camera {
 
   /** The zoom at which the whole picture just fits. */
   get fitZoom() {
-    return Math.min(this.width / this.columns, this.height / this.rows);
+    return Math.min(this.width / this.columns, this.height / this.rows, this.fitLimit);
   }
 
   /** Shows the whole picture, leaning on the side that `align` names. */

@@ -26,7 +26,8 @@ const HELP =
 /**
  * Callbacks, all optional: onBox(box or null) when the question's box was drawn or changed; onMark(id) when a mark was
  * picked; onView(state); onWindow({centre, width}); onMeasure({length, unit, text}); onTool(tool) when a key changed
- * it; onSay(text) for a live region; onError(text) when a part of the picture can't be had.
+ * it; onSay(text) for a live region; onError(text) when a part of the picture can't be had; onDouble() for a double
+ * click with the pan tool, which returns true where it took care of it.
  */
 export class ImageView extends PixelView {
   constructor(element, callbacks = {}, { base = "", label = "Mammogram" } = {}) {
@@ -53,7 +54,8 @@ export class ImageView extends PixelView {
     this.trouble.hidden = true;
     const help = make("p", "picture-hidden", { id: `picture-help-${++ImageView.count}` }, HELP);
     this.markButtons = make("div", "picture-marks");
-    this.element.append(this.side, this.reading, this.trouble, this.markButtons, help);
+    this.foot.prepend(this.reading);
+    this.element.append(this.side, this.trouble, this.markButtons, help);
     this.element.setAttribute("aria-describedby", help.id);
     this.element.setAttribute("aria-label", this.label);
     this.element.dataset.tool = this.tool;
@@ -76,7 +78,7 @@ export class ImageView extends PixelView {
     Object.assign(this.camera, { flip, align });
     const source = new TilePyramid(info, {
       base: this.base,
-      onTile: () => this.requestDraw(),
+      onTile: () => (this.loupe.place ? this.requestDraw() : this.requestTiles()),
       onError: (text) => this.failed(text),
     });
     const window = info.windows[0] ?? { centre: 32768, width: 65536 };
@@ -91,7 +93,9 @@ export class ImageView extends PixelView {
     const short = [info.laterality ?? "Side?", info.view].filter(Boolean).join(" ");
     this.side.textContent = flip ? `${short} ⇋ mirrored` : short;
     const wallOnRight = (info.chest_wall === "right") !== flip;
-    this.side.dataset.corner = wallOnRight ? "left" : "right"; // at the armpit's side, away from the chest wall
+    const corner = wallOnRight ? "left" : "right"; // away from the chest wall, where there is the least tissue
+    this.side.dataset.corner = corner;
+    this.foot.dataset.corner = corner;
     const words = [side ? `${side} breast` : "Side unknown", info.view, info.name, flip ? "drawn mirrored" : ""];
     this.element.setAttribute("aria-label", `${this.label}: ${words.filter(Boolean).join(", ")}`);
   }
@@ -228,7 +232,7 @@ export class ImageView extends PixelView {
   }
 
   double(place) {
-    if (this.tool === "pan" && this.source) super.double(place);
+    if (this.tool === "pan" && this.source && !this.callbacks.onDouble?.()) super.double(place);
   }
 
   key(event) {
@@ -327,10 +331,5 @@ export class ImageView extends PixelView {
       style.width = `${(right - left) / this.ratio}px`;
       style.height = `${(bottom - top) / this.ratio}px`;
     });
-  }
-
-  setSize(width, height) {
-    this.marksChanged = true;
-    super.setSize(width, height);
   }
 }

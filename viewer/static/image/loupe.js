@@ -60,7 +60,8 @@ export class Loupe {
     context.arc(radius, radius, radius, 0, 2 * Math.PI);
     context.save();
     context.clip();
-    const result = paint(context, camera, view.source, view.greys, chooseLevel(view.source, camera), 6);
+    const how = { index: chooseLevel(view.source, camera), milliseconds: 6 };
+    const result = paint(context, camera, view.source, view.greys, how);
     context.restore();
     context.strokeStyle = "#000";
     context.lineWidth = 5 * view.ratio;

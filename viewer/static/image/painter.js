@@ -24,34 +24,39 @@ export function chooseLevel(source, camera, milliseconds = Infinity) {
 /**
  * Draws what `camera` sees into the top left camera.width × camera.height pixels of `context` (under its translation).
  *
- * @returns {{based: boolean, stale: boolean, missing: boolean}} based: something is drawn everywhere; stale: some
- * tiles still have to be turned into greys (draw again); missing: some have not come yet.
+ * @param {object} how index: the level; milliseconds: how long values may be turned into greys; smooth: false where
+ * speed matters more than looks; last: what the call before returned, if nothing but the tiles has changed since, so
+ * that only what is new is drawn.
+ * @returns {object} based: something is drawn everywhere; stale: some tiles still have to be turned into greys (draw
+ * again); missing: some are still to come; shown: Map tile -> the tile whose pixels stand there; fresh: screen
+ * rectangles [left, top, width, height] that were drawn.
  */
-export function paint(context, camera, source, greys, index, milliseconds) {
+export function paint(context, camera, source, greys, { index, milliseconds, smooth = true, last = null }) {
   const end = performance.now() + milliseconds;
-  const result = { based: true, stale: false, missing: false };
-  const tiles = source.covering(index, camera.visible);
+  const result = { based: true, stale: false, missing: false, shown: new Map(), fresh: [] };
   context.save();
-  if (!fills(camera)) background(context, camera);
+  if (!last && !fills(camera)) background(context, camera);
   if (camera.flip) {
     context.translate(camera.width, 0);
     context.scale(-1, 1);
   }
-  for (const tile of tiles) {
-    if (ready(tile, greys, end)) {
-      draw(context, camera, tile, tile);
-      continue;
-    }
-    if (tile.values) result.stale = true;
-    else result.missing = true;
-    let stand = source.parent(tile);
-    const until = (tile) => (tile.index === source.coarsest ? Infinity : end);
-    while (stand && !ready(stand, greys, until(stand))) stand = source.parent(stand);
-    if (stand) draw(context, camera, tile, stand);
-    else result.based = false;
+  for (const tile of source.covering(index, camera.visible)) {
+    const stand = bestStand(tile, source, greys, end);
+    if (stand !== tile && tile.values) result.stale = true;
+    else if (stand !== tile && !tile.failed) result.missing = true;
+    if (!stand) result.based = false;
+    result.shown.set(tile, stand);
+    if (stand && last?.shown.get(tile) !== stand) result.fresh.push(draw(context, camera, tile, stand, smooth));
   }
   context.restore();
   return result;
+}
+
+/** The tile itself if its greys are right, else the finest coarser one whose greys are; null where there is none. */
+function bestStand(tile, source, greys, end) {
+  let stand = tile;
+  while (stand && !ready(stand, greys, stand.index === source.coarsest ? Infinity : end)) stand = source.parent(stand);
+  return stand;
 }
 
 /** Whether the tile's greys are right, making them so if the time allows. */
@@ -79,15 +84,16 @@ function background(context, camera) {
   context.fillRect(0, 0, camera.width, camera.height);
 }
 
-/** Draws the place of `tile` with the pixels of `stand`: the tile itself or one coarser than it. */
-function draw(context, camera, tile, stand) {
+/** Draws the place of `tile` with the pixels of `stand`, itself or a coarser one; returns the rectangle drawn. */
+function draw(context, camera, tile, stand, smooth) {
   const x = (stored) => Math.round(camera.width / 2 + (stored - camera.x) * camera.zoom);
   const y = (stored) => Math.round(camera.height / 2 + (stored - camera.y) * camera.zoom);
   const x1 = tile === stand ? tile.x0 + tile.columns * tile.scale : Math.min(camera.columns, tile.x0 + tile.reach);
   const y1 = tile === stand ? tile.y0 + tile.rows * tile.scale : Math.min(camera.rows, tile.y0 + tile.reach);
   const [left, top] = [x(tile.x0), y(tile.y0)];
+  const [width, height] = [x(x1) - left, y(y1) - top];
   const size = camera.zoom * stand.scale;
-  context.imageSmoothingEnabled = size !== 1 && size <= SMOOTH_UP_TO ? true : tile !== stand;
+  context.imageSmoothingEnabled = smooth && size !== 1 && (size <= SMOOTH_UP_TO || tile !== stand);
   context.drawImage(
     stand.canvas,
     (tile.x0 - stand.x0) / stand.scale,
@@ -96,7 +102,8 @@ function draw(context, camera, tile, stand) {
     (y1 - tile.y0) / stand.scale,
     left,
     top,
-    x(x1) - left,
-    y(y1) - top,
+    width,
+    height,
   );
+  return [camera.flip ? camera.width - left - width : left, top, width, height];
 }

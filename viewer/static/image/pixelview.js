@@ -9,11 +9,15 @@ import { Gestures } from "./gestures.js";
 import { Greys } from "./greys.js";
 import { chooseLevel, paint } from "./painter.js";
 
-const BUDGET = 10; // milliseconds of one frame for turning values into greys
+const BUDGET = { moving: 10, still: 24 }; // milliseconds of one frame for turning values into greys
+const SLOW = 22; // milliseconds between frames beyond which a moving picture is drawn without smoothing
+const REST = 120; // milliseconds after the last movement until it is drawn with smoothing again
+const SLOW_FOR = 5000; // milliseconds until smoothing while moving is tried again
 const WANT_EVERY = 80; // milliseconds between two looks at which tiles are wanted, while the picture moves
 const HASTE = 180; // milliseconds after the last change of the window until the fine level is drawn
 const KEPT_TIMES = 240;
 const BARS = [10, 5, 2, 1, 20, 50, 100]; // mm that the scale bar may stand for, the preferred first
+const SHORTEST_BAR = 16; // CSS pixels
 
 /** Base class; `element` becomes the picture's frame. */
 export class PixelView {
@@ -30,7 +34,12 @@ export class PixelView {
     this.frame = 0;
     this.wantTimer = 0;
     this.hasteTimer = 0;
-    this.hasty = false;
+    this.hasty = false; // the window is being dragged
+    this.moving = false;
+    this.restTimer = 0;
+    this.pace = 0; // running mean of milliseconds between frames while moving
+    this.slowUntil = 0;
+    this.painted = null; // what the last frame showed, while only tiles change
     this.lastFrame = 0;
     this.waiting = [];
     this.build();
@@ -42,7 +51,12 @@ export class PixelView {
     this.canvas.setAttribute("aria-hidden", "true");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.bar = make("div", "picture-bar", { "aria-hidden": "true" });
-    this.element.replaceChildren(this.canvas, this.bar);
+    this.barText = make("span", "picture-bar-text");
+    this.barLine = make("span", "picture-bar-line");
+    this.bar.append(this.barText, this.barLine);
+    this.foot = make("div", "picture-foot");
+    this.foot.append(this.bar);
+    this.element.replaceChildren(this.canvas, this.foot);
     this.colours = colours(this.element);
     this.gestures = new Gestures(this.canvas, this);
     this.stop = new AbortController();
@@ -78,6 +92,8 @@ export class PixelView {
     this.canvas.width = width;
     this.canvas.height = height;
     this.camera.setView(width, height);
+    this.viewChanged = true;
+    this.painted = null;
     if (this.source) this.draw(performance.now()); // at once: a new size has emptied the canvas
   }
 
@@ -258,8 +274,16 @@ export class PixelView {
   moved(spread = true) {
     if (spread) this.spread("zoom");
     this.viewChanged = true;
+    this.moving = true;
+    clearTimeout(this.restTimer);
+    this.restTimer = setTimeout(() => this.rest(), REST);
     this.requestDraw();
     this.wantSoon();
+  }
+
+  rest() {
+    this.moving = false;
+    if (this.painted?.rough) this.requestDraw();
   }
 
   windowChanged(spread = true) {
@@ -268,13 +292,43 @@ export class PixelView {
     this.requestDraw();
   }
 
+  /** Draws everything anew at the next frame. */
   requestDraw() {
+    this.painted = null;
+    this.requestTiles();
+  }
+
+  /** Draws what came newly at the next frame. */
+  requestTiles() {
     this.frame ||= requestAnimationFrame((time) => this.draw(time));
   }
 
-  /** Index of the level that is drawn now. */
-  get level() {
-    return chooseLevel(this.source, this.camera, this.hasty ? BUDGET : Infinity);
+  /** The level to draw now and how long values may be turned into greys for it. */
+  get effort() {
+    if (this.hasty) return { index: chooseLevel(this.source, this.camera, BUDGET.moving), milliseconds: BUDGET.moving };
+    const milliseconds = this.moving ? BUDGET.moving : BUDGET.still;
+    return { index: chooseLevel(this.source, this.camera), milliseconds };
+  }
+
+  /** Learns whether this machine draws a moving picture smoothly in time. */
+  keepPace(interval) {
+    if (!this.moving || interval > 250) return;
+    this.pace += (interval - this.pace) / 4;
+    if (this.pace < SLOW || performance.now() < this.slowUntil) return;
+    this.slowUntil = performance.now() + SLOW_FOR;
+    this.pace = 0;
+  }
+
+  /** Draws what lies over the picture again where new tiles have covered it. */
+  paintOverFresh(rectangles) {
+    if (!rectangles.length) return;
+    const { context } = this;
+    context.save();
+    context.beginPath();
+    for (const rectangle of rectangles) context.rect(...rectangle);
+    context.clip();
+    this.paintOver(context);
+    context.restore();
   }
 
   /** Looks at which tiles are wanted a moment from now, however often it is called till then. */
@@ -304,19 +358,25 @@ export class PixelView {
     this.frame = 0;
     if (!this.source) return;
     const start = performance.now();
-    const result = paint(this.context, this.camera, this.source, this.greys, this.level, BUDGET);
-    this.paintOver(this.context);
+    this.keepPace(time - this.lastFrame);
+    const rough = this.moving && time < this.slowUntil;
+    const { index, milliseconds } = this.effort;
+    const last = this.painted?.index === index ? this.painted : null;
+    const how = { index, milliseconds, smooth: !rough, last };
+    const result = paint(this.context, this.camera, this.source, this.greys, how);
+    this.painted = { ...result, index, rough };
+    if (last) this.paintOverFresh(result.fresh);
+    else this.paintOver(this.context);
     this.showBar();
     const { frames } = this;
     frames.drawn++;
     frames.milliseconds.push(performance.now() - start);
     frames.intervals.push(time - this.lastFrame);
     this.lastFrame = time;
-    if (frames.drawn > KEPT_TIMES) {
-      frames.milliseconds.shift();
-      frames.intervals.shift();
-    }
-    if (result.stale) this.requestDraw();
+    if (frames.milliseconds.length > KEPT_TIMES) frames.milliseconds.shift();
+    if (frames.intervals.length > KEPT_TIMES) frames.intervals.shift();
+    if (result.stale) this.requestTiles();
+    if (result.missing) this.wantSoon();
     this.tell(result);
   }
 
@@ -325,7 +385,7 @@ export class PixelView {
     if (this.greysChanged) this.callbacks.onWindow?.({ centre: this.greys.centre, width: this.greys.width });
     this.viewChanged = false;
     this.greysChanged = false;
-    const settled = result.based && !result.missing && !result.stale && !this.hasty;
+    const settled = result.based && !result.missing && !result.stale && !this.hasty && !this.painted?.rough;
     this.waiting = this.waiting.filter(({ fine, resolve }) => {
       if (!(fine ? settled : result.based)) return true;
       resolve(true);
@@ -356,13 +416,14 @@ export class PixelView {
   showBar() {
     const perMm = this.spacing ? this.camera.zoom / this.spacing / this.ratio : 0;
     const room = (this.camera.width / this.ratio) * 0.4;
-    const mm = perMm ? (BARS.find((length) => length * perMm >= 20 && length * perMm <= room) ?? null) : null;
+    const mm = perMm ? (BARS.find((length) => length * perMm >= SHORTEST_BAR && length * perMm <= room) ?? null) : null;
     const text = mm ? `${mm} mm` : this.spacing ? "" : "mm unknown";
     const length = mm ? Math.round(mm * perMm) : 0;
-    if (this.bar.textContent !== text) this.bar.textContent = text;
-    if (this.barLength !== length) this.bar.style.width = length ? `${length}px` : "auto";
+    if (this.barText.textContent === text && this.barLength === length) return;
+    this.barText.textContent = text;
+    this.barLine.style.width = `${length}px`;
+    this.barLine.hidden = !mm;
     this.bar.hidden = !text;
-    this.bar.classList.toggle("is-unknown", !mm);
     this.barLength = length;
   }
 
@@ -376,6 +437,7 @@ export class PixelView {
     cancelAnimationFrame(this.frame);
     clearTimeout(this.wantTimer);
     clearTimeout(this.hasteTimer);
+    clearTimeout(this.restTimer);
     this.gestures.destroy();
     this.resizes.disconnect();
     this.stop.abort();

@@ -5,6 +5,7 @@
 import { greyMemory, rawMemory } from "./memory.js";
 
 const AT_ONCE = 6; // requests in flight: what browsers allow one host over HTTP/1.1
+const FINE_ENOUGH = 1.15; // device pixels per tile pixel: so little enlargement hides nothing and spares 3 of 4 tiles
 const TRIES = 4;
 const FIRST_WAIT = 400; // milliseconds before the second try, doubled for each further one
 
@@ -117,10 +118,10 @@ export class TilePyramid {
     return this.levels.length - 1;
   }
 
-  /** Index of the coarsest level that still has a pixel for every device pixel at this zoom. */
+  /** Index of the coarsest level that still has a pixel for (nearly) every device pixel at this zoom. */
   levelFor(zoom) {
     let index = 0;
-    while (index < this.coarsest && this.levels[index + 1].scale * zoom <= 1) index++;
+    while (index < this.coarsest && this.levels[index + 1].scale * zoom <= FINE_ENOUGH) index++;
     return index;
   }
 
