@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import json
 import socket
 import time
 from collections.abc import Sequence
@@ -28,11 +29,11 @@ LOGIN = "/login"
 Headers = dict[str, list[str]]
 
 
-class TooMuchError(ViewerError):
-    """A body over the limit (413), or one that does not come (408)."""
+class BodyError(ViewerError):
+    """A body over the limit (413), one that does not come (408, 400), or one of broken text (422)."""
 
     def __init__(self, status: int, cause: str) -> None:
-        super().__init__("body of the request", cause, "send less")
+        super().__init__("body of the request", cause, "send it whole, and shorter")
         self.status = status
 
 
@@ -155,12 +156,12 @@ class Guards:
         """Return a request's body, which is short, so that routes need not care.
 
         Raises:
-            TooMuchError: It is too long, or does not come.
+            BodyError: It is too long, or does not come.
         """
         limits = self._config.limits
         told = headers.get("content-length", ["0"])[-1]
         if told.isdecimal() and int(told[:20]) > limits.body_bytes:
-            raise TooMuchError(413, f"is longer than {limits.body_bytes} bytes")
+            raise BodyError(413, f"is longer than {limits.body_bytes} bytes")
         parts: list[bytes] = []
         length = 0
         try:
@@ -169,15 +170,18 @@ class Guards:
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
-                        raise TooMuchError(400, "broke off")
+                        raise BodyError(400, "broke off")
                     parts.append(message.get("body", b""))
                     length += len(parts[-1])
                     if length > limits.body_bytes:
-                        raise TooMuchError(413, f"is longer than {limits.body_bytes} bytes")
+                        raise BodyError(413, f"is longer than {limits.body_bytes} bytes")
                     more = message.get("more_body", False)
         except TimeoutError as error:
-            raise TooMuchError(408, f"did not come within {limits.body_s:g} s") from error
-        return b"".join(parts)
+            raise BodyError(408, f"did not come within {limits.body_s:g} s") from error
+        body = b"".join(parts)
+        if _holds_half_characters(body):
+            raise BodyError(422, "holds half of a character, which can't be told back")
+        return body
 
     def _refusal(self, scope: Scope, headers: Headers, error: AccessError) -> Response:
         if error.status != 401:
@@ -231,6 +235,19 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+def _holds_half_characters(body: bytes) -> bool:
+    """Tell whether JSON escapes half of a surrogate pair: Python holds such text, and no answer can be made of it."""
+    if rb"\u" not in body:
+        return False
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass  # the route says what is wrong with it
+    return False
 
 
 def _headers(scope: Scope) -> Headers:

@@ -12,7 +12,7 @@ from viewer.facts import own_version
 from viewer.problems import NotFoundError
 from viewer.reporting import study_document
 from viewer.state import Asking, Curating, ServerState, State
-from viewer.verdicts import Draft, to_csv
+from viewer.verdicts import Draft, VerdictError, to_csv
 
 router = APIRouter(tags=["records"])
 
@@ -132,7 +132,7 @@ def decide(body: VerdictBody, response: Response, state: State, person: Asking) 
     """Record a verdict, or take one back by a new entry. The answer comes when it can't be lost any more."""
     draft = Draft(**body.model_dump())
     if len(str(draft.question)) > _MOST_QUESTION_CHARACTERS:
-        raise NotFoundError("question", "is longer than any that the page asks", "send it as /query returned it")
+        raise VerdictError(422, "question", "is longer than any that the page asks", "send it as /query returned it")
     _check_place(state, draft)
     verdict, is_new = state.verdicts.add(person, draft)
     facts = {"study": verdict.study, "verdict": verdict.id, "undoes": verdict.undoes, "digest": state.verdicts.head}
