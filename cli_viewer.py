@@ -142,7 +142,6 @@ def _run(config: "ServeConfig", open_page: bool) -> None:
 
     # A service manager's signal means the same as Ctrl-C, while the model is being loaded too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    say(f"State folder: {config.state_folder}")
     serve_page(config, say, open_page=open_page)
 
 

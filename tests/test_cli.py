@@ -25,7 +25,9 @@ EVERY_COMMAND = (
     *(("rescore", name) for name in ("fit", "cross-validate")),
     *(("pacs", name) for name in ("echo", "fetch", "store", "listen", "spool")),
     *((name,) for name in ("detect", "triage", "evaluate-detections", "report", "gate", "deidentify")),
-    *((name,) for name in ("query", "classify", "evaluate", "demo")),
+    *(("verdicts", name) for name in ("show", "export")),
+    *(("audit", name) for name in ("verify", "show")),
+    *((name,) for name in ("query", "classify", "evaluate", "demo", "serve", "serve-token")),
 )
 
 

@@ -115,7 +115,7 @@ def serve(config: ServeConfig, say: Callable[[str], None], *, open_page: bool = 
 
         app = create_app(config, say)
         address = address_of(config, sock)
-        server = _server(config, app, lambda: _ready(address, say, open_page))
+        server = _server(config, app, lambda: _ready(config, address, say, open_page))
         # uvicorn raises the signal that ended it once more, to whoever handled it before: it was heard.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
@@ -126,8 +126,9 @@ def serve(config: ServeConfig, say: Callable[[str], None], *, open_page: bool = 
         raise ViewerError("the server", "could not start", "its messages above say why")
 
 
-def _ready(address: str, say: Callable[[str], None], open_page: bool) -> None:
+def _ready(config: ServeConfig, address: str, say: Callable[[str], None], open_page: bool) -> None:
     say(f"Serving at {address} until Ctrl-C. For research, not for diagnosis.")
+    say(f"Verdicts and audit log are in {config.state_folder}")
     if open_page:
         webbrowser.open(address)
 

@@ -7,6 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+pytest.importorskip("fastapi", reason="install mammoseek[viewer] for the page's server")
+
 from fastapi.testclient import TestClient
 
 from index.gallery import Gallery

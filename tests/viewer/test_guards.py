@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("fastapi", reason="install mammoseek[viewer] for the page's server")
+
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 

@@ -114,7 +114,10 @@ def test_a_signal_ends_it_cleanly(gallery, tmp_path):
         server.decide("key-000001")
         server.process.send_signal(signal.SIGINT)
         assert server.process.stdout is not None
-        assert server.process.stdout.read() == "The server has ended; everything that was recorded is kept.\n"
+        assert server.process.stdout.read().splitlines() == [
+            f"Verdicts and audit log are in {tmp_path / 'state'}",
+            "The server has ended; everything that was recorded is kept.",
+        ]
         assert server.process.wait(timeout=60) == 0
     last = (tmp_path / "state" / "audit.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["entry"]["action"] == "server stopped"
