@@ -213,7 +213,9 @@ export class Hanging {
 
   placeAll({ rows, columns, cells }) {
     const { clientWidth, clientHeight } = this.element;
-    this.scaleAlike(clientWidth / columns, clientHeight / rows);
+    const gap = parseFloat(getComputedStyle(this.element).columnGap) || 0;
+    const share = (length, parts) => Math.floor((length - gap * (parts - 1)) / parts);
+    this.scaleAlike(share(clientWidth, columns), share(clientHeight, rows));
     this.grid(`repeat(${rows}, minmax(0, 1fr))`, `repeat(${columns}, minmax(0, 1fr))`);
     for (const [image, [row, column]] of cells) this.cells.get(image).style.gridArea = `${row + 1} / ${column + 1}`;
   }

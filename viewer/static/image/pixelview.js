@@ -61,7 +61,7 @@ export class PixelView {
     this.gestures = new Gestures(this.canvas, this);
     this.stop = new AbortController();
     this.element.addEventListener("keydown", (event) => this.key(event), { signal: this.stop.signal });
-    this.resizes = new ResizeObserver((entries) => this.resized(entries[0]));
+    this.resizes = new ResizeObserver(([entry]) => this.measure(entry.devicePixelContentBoxSize?.[0]));
     try {
       this.resizes.observe(this.canvas, { box: "device-pixel-content-box" });
     } catch {
@@ -75,15 +75,13 @@ export class PixelView {
     return window.devicePixelRatio || 1;
   }
 
-  measure() {
+  /** Takes the size in device pixels: the browser's own count, where it gives one that agrees with its ratio. */
+  measure(exact = undefined) {
     const frame = this.canvas.getBoundingClientRect();
-    this.setSize(Math.round(frame.width * this.ratio), Math.round(frame.height * this.ratio));
-  }
-
-  resized(entry) {
-    const exact = entry.devicePixelContentBoxSize?.[0];
-    if (exact) this.setSize(exact.inlineSize, exact.blockSize);
-    else this.measure();
+    const [width, height] = [frame.width * this.ratio, frame.height * this.ratio];
+    const agrees = exact && Math.abs(exact.inlineSize - width) < 1 && Math.abs(exact.blockSize - height) < 1;
+    if (agrees) this.setSize(exact.inlineSize, exact.blockSize);
+    else this.setSize(Math.round(width), Math.round(height));
   }
 
   setSize(width, height) {
