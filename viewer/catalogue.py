@@ -17,7 +17,6 @@ from typing import Any
 from exchange import ExchangeError
 from exchange.imagefolders import list_images
 from index.gallery import Gallery
-from viewer import ViewerError
 from viewer.galleryimages import GalleryImages
 from viewer.imagedetails import ImageDetails, read_details
 from viewer.marks import Mark, read_marks
@@ -277,8 +276,8 @@ class Catalogue:
     def _add_marks(self, entries: dict[str, ImageEntry], table: Path) -> list[tuple[str, str]]:
         try:
             marks, problems = read_marks(table, self._roots, self._gallery)
-        except ViewerError as error:
-            return [(table.name, str(error))]
+        except Exception as error:  # as in `_described`
+            return [(table.name, getattr(error, "cause", None) or type(error).__name__)]
         for path, frame, dataset, found in marks:
             image = image_id(path, frame)
             old = entries.get(image) or ImageEntry(image, path, frame, path.rpartition("/")[2], dataset)

@@ -16,7 +16,10 @@ from index.gallery import Gallery
 from viewer import ViewerError
 
 _IMAGE_FACTS = ("dataset", "patient_id", "study_id", "laterality", "view", "spacing_mm")
-_KNOWN_COLUMNS = ("path", "dataset", "patient_id", "study_id", "sop_uid", "laterality", "view", "spacing_mm")
+_KNOWN_COLUMNS = (
+    *("path", "dataset", "patient_id", "study_id", "sop_uid", "laterality", "view", "spacing_mm"),
+    *("image_rows", "image_columns"),
+)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ SMALLEST_MM, LARGEST_MM = 1.0, 1000.0
 _FLOOR_MM, _CEILING_MM = 20.0, 100.0  # of the extent that is proposed for places
 _BREAST_CEILING_MM = 350.0
 _FLOOR_PIXELS = 96.0
+_FINEST = 8  # stored pixels of one of a picture that is cut from stored rows: beyond, levels are faster
 
 
 @dataclass(frozen=True)
@@ -140,22 +141,18 @@ def cut(pixels: npt.NDArray[np.uint16], window: Window, side: int) -> Pixels16:
     if bottom <= top or right <= left:
         return np.zeros((side, side), np.uint16)
     part = np.ascontiguousarray(pixels[top:bottom, left:right])
-    scale = window.width / side
-    step_x = step_y = 1.0
-    if scale > 1:
-        # Areas are averaged first; the affine step that follows places them to a fraction of a pixel.
-        reduced = max(1, round(part.shape[1] / scale)), max(1, round(part.shape[0] / scale))
-        step_x, step_y = part.shape[1] / reduced[0], part.shape[0] / reduced[1]
-        part = np.asarray(cv2.resize(part, reduced, interpolation=cv2.INTER_AREA), np.uint16)
-    # Pixel centres: pixel i of the picture looks at (i + 0.5) · scale + offset − 0.5 of the reduced image.
+    # So many samples a pixel that none of the image lies between two of them; their mean is the area's.
+    samples = max(1, math.ceil(window.width / side - 1e-9))
+    pitch = window.width / (side * samples)
+    # Pixel centres: sample i looks at (i + 0.5) · pitch + offset − 0.5.
     transform = np.array(
-        [
-            [scale / step_x, 0, (window.x0 - left + 0.5 * scale) / step_x - 0.5],
-            [0, scale / step_y, (window.y0 - top + 0.5 * scale) / step_y - 0.5],
-        ]
+        [[pitch, 0, window.x0 - left + 0.5 * pitch - 0.5], [0, pitch, window.y0 - top + 0.5 * pitch - 0.5]]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    shown = cv2.warpAffine(part, transform, (side, side), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    size = side * samples, side * samples
+    shown = cv2.warpAffine(part, transform, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    if samples > 1:
+        shown = cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(shown, np.uint16)
 
 
@@ -254,7 +251,7 @@ class Pictures:
         if pyramid is None and reads_rows(header):
             top = max(0, math.floor(window.y0) - 1)
             bottom = min(header.rows, math.ceil(window.y0 + window.height) + 1)
-            if 2 * (bottom - top) <= header.rows:
+            if 2 * (bottom - top) <= header.rows and window.width <= _FINEST * side:
                 image = read_display_rows(Path(entry.path), top, bottom, frame=entry.frame)
                 return cut(image.pixels, Window(window.x0, window.y0 - top, window.width, window.height), side)
         if pyramid is None:

@@ -1,0 +1,130 @@
+"""Pictures over HTTP: what is known of an image, its tiles, and what hostile addresses get."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import draw_breast
+from tests.viewer.readingroom import Room
+from tests.viewer.test_pictures import pixels_of
+from viewer.catalogue import image_id
+
+
+def dicom_image(room: Room, side: str) -> str:
+    return image_id(str((room.folder / "studies" / f"{side}.dcm").resolve()))
+
+
+@pytest.mark.parametrize(("side", "wall"), [("R", "right"), ("L", "left")])
+def test_an_image_and_its_tiles(room: Room, side: str, wall: str) -> None:
+    image = dicom_image(room, side)
+    info = room.client.get(f"/images/{image}").json()
+    assert (info["rows"], info["columns"], info["bits"], info["tile"]) == (120, 120, 12, 512)
+    assert (info["view"], info["laterality"], info["spacing_mm"]) == ("CC", side, 0.4)
+    assert (info["chest_wall"], info["flip"]) == (wall, False)
+    assert info["name"] == f"{side}.dcm"
+    assert [window["name"] for window in info["windows"]][:2] == ["from the file", "breast"]
+    assert info["levels"] == [{"level": 0, "rows": 120, "columns": 120, "scale": 1}]
+    assert [mark["detection"] for mark in info["detections"]] == (["d1"] if side == "L" else [])
+    tile = room.client.get(f"/images/{image}/tiles/0/0/0")
+    drawn = draw_breast(7 + "RL".index(side), mass=True).astype(np.float64) * 16
+    drawn = drawn[:, ::-1] if side == "R" else drawn
+    assert np.abs(pixels_of(tile) - drawn * 65535 / 4095).max() <= 1
+    assert tile.headers["cache-control"].startswith("private")
+    again = room.client.get(f"/images/{image}/tiles/0/0/0", headers={"if-none-match": tile.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == tile.headers["etag"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/images/ffffffffffffffff", 404),
+        ("/images/ffffffffffffffff/tiles/0/0/0", 404),
+        ("/images/ffffffffffffffff/crop", 404),
+        ("/images/..%2F..%2Fetc%2Fpasswd", 404),
+        ("/images/../../etc/passwd", 404),
+        ("/images/{image}/tiles/9/0/0", 404),
+        ("/images/{image}/tiles/0/7/0", 404),
+        ("/images/{image}/tiles/-1/0/0", 422),
+        ("/images/{image}/tiles/0/0/99999999999999999999", 422),
+        ("/images/{image}/crop?x0=0&y0=0&x1=999&y1=9&mm=20", 422),
+        ("/images/{image}/crop?x0=5&y0=5&x1=5&y1=9&mm=20", 422),
+        ("/images/{image}/crop?x0=1&y0=1&x1=9&y1=9&mm=nan", 422),
+        ("/images/{image}/crop?x0=1&y0=1&x1=9&y1=9&mm=1e9", 422),
+        ("/images/{image}/crop?x0=1&y0=1&x1=9&y1=9&mm=20&pixels=100000", 422),
+        ("/rows/nobody", 404),
+        ("/rows/nobody/crop", 404),
+        ("/rows/%00", 404),
+        ("/rows/%ed%a0%80", 404),
+        ("/rows/w1-0/crop?mm=-3", 422),
+    ],
+)
+def test_addresses_that_are_none(room: Room, address: str, status: int) -> None:
+    response = room.client.get(address.replace("{image}", dicom_image(room, "L")))
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"subject", "cause", "remedy"}
+    assert "/tmp" not in response.text
+
+
+def test_what_is_known_of_a_row(room: Room) -> None:
+    found = room.client.get("/rows/w4-0").json()
+    assert found["outcome"] == "benign"
+    assert found["box"] == [13, 48, 37, 72]
+    assert found["woman"] == "woman 5"
+    assert [(one["row"], one["view"]) for one in found["other_views"]] == [("w4-1", "CC")]
+    assert found["image"] == room.image(4)
+    assert found["other_views"][0]["image"] == room.image(4, 1)
+    facts = {fact["name"]: fact["value"] for fact in found["facts"]}
+    assert facts["Outcome"] == "benign"
+    assert facts["Age"] == "44"
+    assert not {"path", "patient_id", "study_id", "sop_uid"} & set(found["record"])
+
+
+def test_a_file_that_vanishes_or_breaks_costs_itself(room: Room) -> None:
+    path = room.folder / "studies" / "new.png"
+    cv2.imwrite(str(path), draw_breast(50, mass=True))
+    room.state.catalogue.refresh()
+    image = image_id(str(path.resolve()))
+    assert room.client.get(f"/images/{image}").status_code == 200
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 3])
+    broken = room.client.get(f"/images/{image}")
+    assert broken.status_code == 422
+    assert "decoded" in broken.json()["error"]["cause"]
+    assert str(room.folder) not in broken.text
+    path.unlink()
+    for address in (f"/images/{image}", f"/images/{image}/tiles/0/0/0", f"/images/{image}/crop"):
+        assert room.client.get(address).status_code == 404
+    room.state.catalogue.refresh()
+    assert room.client.get("/health").json()["status"] == "ok"
+
+
+def test_the_thumbnail_takes_the_place_of_an_image_that_is_gone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(room.state.catalogue), "of_row", lambda *_: None)
+    crop = room.client.get("/rows/w3-0/crop?mm=20&pixels=64")
+    assert crop.headers["x-source"] == "thumbnail"
+    assert crop.headers["x-mm-per-pixel"] == ""
+    assert pixels_of(crop).shape == (64, 64)
+    assert pixels_of(crop).any()
+    monkeypatch.setattr(room.state.gallery, "thumbnail", lambda _: None)
+    gone = room.client.get("/rows/w3-0/crop?mm=20&pixels=64")
+    assert gone.status_code == 404
+    assert "no picture" in gone.json()["error"]["cause"]
+
+
+def test_a_full_size_file(room: Room, cbis_dicom: list[Path]) -> None:
+    entry_folder = room.folder / "studies"
+    target = entry_folder / "full.dcm"
+    target.write_bytes(cbis_dicom[0].read_bytes())
+    room.state.catalogue.refresh()
+    try:
+        info = room.client.get(f"/images/{image_id(str(target.resolve()))}").json()
+        assert [level["scale"] for level in info["levels"]] == [1, 2, 4, 8, 16]
+        coarse = room.client.get(f"/images/{info['image']}/tiles/4/0/0")
+        assert int(coarse.headers["x-rows"]) == info["levels"][4]["rows"]
+        assert pixels_of(coarse).max() > 1000
+    finally:
+        target.unlink()
+        room.state.catalogue.refresh()
