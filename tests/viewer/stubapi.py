@@ -9,7 +9,6 @@ import http.server
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,9 @@ from viewer.replies import SECURITY_HEADERS
 TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
+LONGEST = 60.0  # seconds that an answer is held at most
+
+
 @dataclass
 class Stub:
     """A running server: how it behaves, and what it was asked."""
@@ -35,7 +37,7 @@ class Stub:
     names_shown: bool = True
     token: str | None = None  # wanted before anything is answered
     no_precedent: bool = False
-    delays: dict[str, float] = field(default_factory=dict)  # seconds by path
+    held: dict[str, threading.Event] = field(default_factory=dict)  # answers that wait for their event, by path
     failures: dict[str, list[int]] = field(default_factory=dict)  # statuses of the next answers by path
     queue: dict[str, int] = field(default_factory=lambda: {"waiting": 0, "running": 1, "capacity": 32})
     asked: list[tuple[str, str, Any]] = field(default_factory=list)  # method, path, body
@@ -46,8 +48,15 @@ class Stub:
         """Return the bodies that a path was sent, in order."""
         return [body for method, asked, body in self.asked if method == "POST" and asked == path]
 
+    def hold(self, path: str) -> threading.Event:
+        """Keep the answers of a path until the event that comes back is set."""
+        self.held[path] = threading.Event()
+        return self.held[path]
+
     def reset(self) -> None:
         """Go back to the start, for the next test of a file."""
+        for event in self.held.values():
+            event.set()
         fresh = Stub(address=self.address)
         self.__dict__.update(fresh.__dict__)
 
@@ -58,7 +67,7 @@ def session(stub: Stub) -> dict[str, Any]:
         "user": "dr-may", "role": stub.role, "can_log_out": stub.token is not None,
         "opinion_hidden": stub.opinion_hidden,
         "names_shown": stub.names_shown, "version": "0.1.0", "typical_label": "pathology",
-        "gallery": {"rows": 119, "women": 104, "granularity": "finding", "generation": 3, "model": "0a1b2c3d", "labels": []},
+        "gallery": {"rows": 119, "women": 104, "granularity": "finding", "generation": 3, "model": "0a1b2c3d"},
         "filters": {
             "density": ["A", "B", "C", "D"], "view": ["CC", "MLO"], "dataset": ["invented"], "age": [41.0, 64.0],
             "lesion_type": ["architectural distortion", "calcification", "mass"],
@@ -114,9 +123,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = unquote(parts.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         self.stub.asked.append((method, path, body))
-        time.sleep(self.stub.delays.get(path, 0))
+        if path in self.stub.held:
+            self.stub.held[path].wait(LONGEST)
         if self.stub.failures.get(path):
             self._fail(self.stub.failures[path].pop(0))
+        elif path == "/favicon.ico":
+            self._reply(b"", "image/x-icon")
         elif path == "/login.html" or path.startswith("/static/"):
             self._file(path.removeprefix("/static/").lstrip("/"))
         elif method == "POST" and self.headers.get("X-Mammoseek") != "1":

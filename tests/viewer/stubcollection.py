@@ -52,7 +52,8 @@ def _neighbours() -> list[dict[str, Any]]:
     return [
         {
             "row": f"row-{at}", "similarity": 0.95 - 0.01 * at, "outcome": outcomes[at % 4],
-            "lesion_type": types[at % 3], "density": "ABCD"[at % 4], "view": ("CC", "MLO")[at % 2], "age": 41 + at, "woman": f"woman {at + 1}",
+            "lesion_type": types[at % 3], "density": "ABCD"[at % 4], "view": ("CC", "MLO")[at % 2],
+            "age": 41 + at, "woman": f"woman {at + 1}",
             "dataset": "invented", "size_mm": 6.5 + at, "mm": 40.0, "box": [10, 10, 60, 60], "image": None,
             "has_picture": at != 7, "agreement": None, "typicality": 0.1 if at == 3 else 0.8,
         }
@@ -155,23 +156,29 @@ OPINION = {
 }  # fmt: skip
 
 COLLECTION = {
-    "counts": {"pathology": {"benign": 61, "malignant": 51, "normal": 7}, "density": {"A": 20, "B": 40, "C": 39}},
-    "scorecard": None,
+    "counts": {"pathology": {"benign": {"rows": 61, "women": 55}, "malignant": {"rows": 51, "women": 49}}},
+    "scorecard": {
+        "file": "scorecard.json",
+        "content": {
+            "context": {"protocol": "cross-validated by woman, 5 folds", "test_women": 104},
+            "targets": {"pathology": {"scores": {"retrieval": {"P@10": {"value": 0.56, "low": 0.51, "high": 0.61}}}}},
+        },
+    },
     "drift": {
-        "this_month": {"n": 41, "median": 0.71}, "gallery": {"n": 104, "median": 0.74},
+        "this_month": {"n": 41, "median": 0.71}, "gallery": {"women": 104, "median": 0.74, "quartiles": [0.7, 0.78]},
         "months": [
             {"month": "2024-02", "queries": 30, "median": 0.73, "share_without_precedent": 0.03},
             {"month": "2024-03", "queries": 41, "median": 0.71, "share_without_precedent": 0.07},
         ],
     },
     "curate": {
-        "doubtful": [{"row": "row-3", "reason": "benign, and 9 of its 10 neighbours are malignant"}],
-        "duplicates": [{"rows": ["row-4", "row-5"], "reason": "similarity 0.999"}], "atypical": [],
+        "doubtful": [{"row": "row-3", "label": "benign", "typicality": 0.1, "neighbours": {"malignant": 9}}],
+        "duplicates": [{"row": "row-4", "other": "row-5", "similarity": 0.999}], "atypical": None,
     },
 }  # fmt: skip
 
 AUDIT = {
-    "entries": [{"time": "2024-03-01T09:00:00Z", "user": "dr-may", "what": "query"}], "intact": True, "head": "ab12",
+    "entries": [{"time": "2024-03-01T09:00:00Z", "user": "dr-may", "action": "query"}], "intact": True, "head": "ab12",
 }  # fmt: skip
 
 OPENAPI = {
@@ -201,7 +208,7 @@ def row_of(name: str, collection: Collection) -> dict[str, Any] | None:
         return None
     other = collection.neighbours[(collection.neighbours.index(found) + 1) % 24]
     return {
-        "row": name, "record": {"x0": 120, "y0": 260, "x1": 190, "y1": 330}, "outcome": found["outcome"],
+        "row": name, "box": [120, 260, 190, 330], "record": {}, "woman": found["woman"], "outcome": found["outcome"],
         "image": "b" * 16,
         "other_views": [{"row": other["row"], "view": other["view"], "laterality": "R", "image": None}],
         "facts": [{"name": "lesion_type", "value": found["lesion_type"]}, {"name": "margin", "value": "spiculated"}],

@@ -9,13 +9,18 @@ import { button, draw, fill, make } from "/static/elements.js";
 import { empty, failed, waiting } from "/static/notices.js";
 import { rowPicture } from "/static/question.js";
 import { picture } from "/static/strip.js";
-import { capital, counted, number, outcomeForm, OUTCOME_ORDER } from "/static/words.js";
+import { capital, counted, moment, number, outcomeForm, OUTCOME_ORDER, outcomeWord } from "/static/words.js";
 
+/** Parts of what is to be curated: its name, its heading, what it means, and what is said of a row. */
 const CURATE = [
-  ["doubtful", "Doubtful labels", "Their neighbours clearly contradict their label."],
-  ["duplicates", "Near-duplicates", "Two rows that are almost the same picture, of women who are not known to be the same."],
-  ["atypical", "Atypical cases", "They resemble no other case of the collection."],
+  ["doubtful", "Doubtful labels", "The outcomes of their neighbours clearly contradict their own.", doubt],
+  ["duplicates", "Near-duplicates", "Rows of two women that are as alike as one picture is to itself.",
+    (row) => `similarity ${number(row.similarity, 3)}`],
+  ["atypical", "Far from all others", "Rare cases, bad crops, or pictures of another source.",
+    (row) => `${outcomeWord(row.outcome)}; nearest other woman ${number(row.similarity, 2)}`],
 ];
+const FIRST = 12; // cases that are shown before more are asked for
+const METHODS = { retrieval: "retrieval", knn: "vote", head: "head" };
 const SIDE = 160; // pixels of a picture
 
 /** The page of the collection. */
@@ -57,42 +62,49 @@ export class Collection {
           make("section.sheet", {}, make("h2", {}, "Does it still fit what it is asked?"), this._drift(found.drift)),
           make("section.sheet.wide", {}, make("h2", {}, "Rows to curate"), this._curate(found.curate ?? {})),
           make("section.sheet.wide", {}, make("h2", {}, "Who asked what"), this._audit())));
-      this._crops = this._pictures.map(({ name, frame }) => picture(frame, rowPicture(name, null, SIDE), { label: name }));
+      this._fetchPictures();
     } catch (error) {
       if (!isAborted(error)) fill(this._element, failed(error, () => this._load()));
     }
   }
 
-  /** @param {Object<string, Object<string, number>>} counts */
+  /** @param {Object<string, Object<string, {rows: number, women: number}>>} counts */
   _counts(counts) {
     const labels = Object.entries(counts);
     if (!labels.length) return empty("Nothing is known of its rows.");
     return labels.map(([label, values]) => {
-      const most = Math.max(...Object.values(values), 1);
+      const most = Math.max(...Object.values(values).map(({ rows }) => rows), 1);
       return make("table.bars", {},
         make("caption", {}, capital(label.replaceAll("_", " "))),
-        make("tbody", {}, Object.entries(values).map(([value, count]) => {
+        make("tbody", {}, Object.entries(values).map(([value, { rows, women }]) => {
           const bar = make("span.bar-of");
-          bar.style.width = `${(100 * count) / most}%`;
+          bar.style.width = `${(100 * rows) / most}%`;
           return make("tr", {},
             make("th", { scope: "row" }, OUTCOME_ORDER.includes(value) ? outcomeForm(value) : null, value),
-            make("td.count", {}, number(count)), make("td.bar-cell", { "aria-hidden": "true" }, bar));
+            make("td.count", {}, number(rows)), make("td.dim.count", {}, counted(women, "woman", "women")),
+            make("td.bar-cell", { "aria-hidden": "true" }, bar));
         })));
     });
   }
 
-  /** @param {any} scorecard */
+  /** @param {{file: string, content: any}|null} scorecard */
   _scorecard(scorecard) {
-    if (!scorecard) return empty("No scorecard lies beside this gallery: `mammoseek evaluate` writes one.");
-    const rows = scorecard.rows ?? [];
+    if (!scorecard) return empty("No scorecard lies beside this gallery: `mammoseek evaluate … -o GALLERY/scorecard.json` writes one.");
+    const { context = {}, targets = {} } = scorecard.content;
+    const rows = Object.entries(targets).flatMap(([label, target]) => Object.keys(METHODS).flatMap((method) =>
+      Object.entries(target.scores?.[method] ?? {}).map(([metric, score]) => ({ label, method, metric, score }))));
+    if (!rows.length) return empty(`${scorecard.file} holds no scores that this page knows.`);
     return [
-      scorecard.context ? make("p.dim", {}, scorecard.context) : null,
+      make("p.dim", {}, [
+        context.protocol, typeof context.test_women === "number" ? `${counted(context.test_women, "woman", "women")} tested` : null,
+      ].filter(Boolean).join("; ")),
       make("table", {},
         make("caption.hidden", {}, "Scores with their 95 % intervals"),
-        make("thead", {}, make("tr", {}, ["Label", "Score", "Value", "95 % interval"].map((text) => make("th", { scope: "col" }, text)))),
-        make("tbody", {}, rows.map((row) => make("tr", {},
-          make("th", { scope: "row" }, row.label), make("td", {}, row.metric), make("td", {}, number(row.value, 2)),
-          make("td", {}, typeof row.low === "number" ? `${number(row.low, 2)} to ${number(row.high, 2)}` : "–"))))),
+        make("thead", {}, make("tr", {}, ["Label", "By", "Score", "Value", "95 % interval"].map((text) => make("th", { scope: "col" }, text)))),
+        make("tbody", {}, rows.map(({ label, method, metric, score }) => make("tr", {},
+          make("th", { scope: "row" }, label.replaceAll("_", " ")), make("td", {}, METHODS[method]),
+          make("td", {}, metric.replaceAll("_", " ")), make("td", {}, number(score.value, 2)),
+          make("td", {}, typeof score.low === "number" ? `${number(score.low, 2)} to ${number(score.high, 2)}` : "–"))))),
     ];
   }
 
@@ -101,7 +113,6 @@ export class Collection {
     const months = drift?.months ?? [];
     if (!months.length) return empty("Nothing was asked yet.");
     return [
-      drift.sentence ? make("p", {}, drift.sentence) : null,
       curve(months, drift.gallery?.median),
       make("table", {},
         make("caption.hidden", {}, "Questions by month"),
@@ -111,30 +122,50 @@ export class Collection {
           make("th", { scope: "row" }, month.month), make("td", {}, number(month.queries)), make("td", {}, number(month.median, 3)),
           make("td", {}, typeof month.share_without_precedent === "number" ? `${number(100 * month.share_without_precedent)} %` : "–"))),
         typeof drift.gallery?.median === "number" ? make("tr.dim", {},
-          make("th", { scope: "row" }, "the gallery's own"), make("td", {}, number(drift.gallery.n)),
+          make("th", { scope: "row" }, "the gallery's own"), make("td", {}, counted(drift.gallery.women, "woman", "women")),
           make("td", {}, number(drift.gallery.median, 3)), make("td", {}, "–")) : null)),
     ];
   }
 
   /** @param {any} curate */
   _curate(curate) {
-    return CURATE.map(([name, heading, meaning]) => {
-      const rows = curate[name] ?? [];
+    return CURATE.map(([name, heading, meaning, said]) => {
+      const rows = curate[name];
+      const place = make("ol.cards.curated", { role: "list" });
+      const more = make("div");
+      const show = (count) => {
+        const shown = (rows ?? []).slice(place.children.length, count);
+        place.append(...shown.map((row) => make("li", {}, this._case(row, said(row)))));
+        fill(more, count < (rows ?? []).length ? button("Show all", () => {
+          show(rows.length);
+          this._fetchPictures();
+        }, { kind: "small" }) : null);
+      };
+      show(FIRST);
       return make("section", {},
-        make("h3", {}, `${heading} (${number(rows.length)})`),
+        make("h3", {}, rows ? `${heading} (${number(rows.length)})` : heading),
         make("p.dim", {}, meaning),
-        rows.length ? make("ol.cards.curated", { role: "list" }, rows.map((row) => make("li", {}, this._case(row)))) : empty("None."));
+        !rows ? empty("This is still being worked out, or the collection is too large for it.") : rows.length ? [place, more] : empty("None."));
     });
   }
 
-  /** @param {any} row */
-  _case(row) {
-    const names = row.rows ?? [row.row];
-    const places = names.map((name) => ({ name, frame: make("div.frame") }));
+  /**
+   * @param {any} row
+   * @param {string} said
+   */
+  _case(row, said) {
+    const places = [row.row, row.other].filter(Boolean).map((name) => ({ name, frame: make("div.frame") }));
     this._pictures.push(...places);
-    return make("article.card", { "aria-label": names.join(" and ") },
-      make("div.frames", {}, places.map(({ frame }) => frame)),
-      make("p", {}, names.join(" and ")), make("p.dim", {}, row.reason ?? ""));
+    const names = places.map(({ name }) => name).join(" and ");
+    return make("article.card", { "aria-label": names },
+      make("div.frames", {}, places.map(({ frame }) => frame)), make("p", {}, names), make("p.dim", {}, said));
+  }
+
+  /** Fetch the pictures of the cases that stand on the page. */
+  _fetchPictures() {
+    for (const { name, frame } of this._pictures.splice(0)) {
+      this._crops.push(picture(frame, rowPicture(name, null, SIDE), { label: name }));
+    }
   }
 
   _audit() {
@@ -151,7 +182,7 @@ export class Collection {
             make("caption.hidden", {}, "Newest entries"),
             make("thead", {}, make("tr", {}, ["Time", "User", "What"].map((text) => make("th", { scope: "col" }, text)))),
             make("tbody", {}, entries.map((entry) => make("tr", {},
-              make("td", {}, entry.time ?? ""), make("td", {}, entry.user ?? ""), make("td", {}, entry.what ?? entry.kind ?? ""))))));
+              make("td", {}, moment(entry.time)), make("td", {}, entry.user ?? ""), make("td", {}, entry.action ?? ""))))));
       } catch (error) {
         if (!isAborted(error)) fill(place, failed(error, ask));
       }
@@ -159,6 +190,15 @@ export class Collection {
     fill(place, button("Verify and show the log", ask));
     return place;
   }
+}
+
+/**
+ * What contradicts a label.
+ * @param {any} row
+ */
+function doubt(row) {
+  const votes = Object.entries(row.neighbours ?? {}).map(([value, count]) => `${count} ${value}`).join(", ");
+  return `${row.label}; its neighbours: ${votes || "–"}`;
 }
 
 /**

@@ -92,7 +92,7 @@ export class Compare {
       make("div.pair", {},
         make("figure", {}, own, make("figcaption", {}, make("b", {}, "Your finding"))),
         make("figure", {}, other, make("figcaption", {}, outcomeMark(found.outcome),
-          make("span", {}, ` ${neighbour?.woman ?? "another woman"}`)))),
+          make("span", {}, ` ${found.woman ?? "another woman"}`)))),
       this._otherViews(found),
       make("section.facts", { "aria-label": "What the report says" },
         make("h3", {}, "What is known of it"),
@@ -127,7 +127,7 @@ export class Compare {
       const infos = await Promise.all([state.image, found.image].map((id) => get(`/images/${encodeURIComponent(id)}`)));
       await Promise.all(views.map((view, at) => view.open(infos[at])));
       if (views !== this._views) return;
-      const boxes = [state.box, boxOf(found)];
+      const boxes = [state.box, found.box];
       views.forEach((view, at) => {
         view.setTool("pan");
         if (boxes[at]) view.setMarks([{ id: "place", box: boxes[at], outline: null, label: "", kind: at ? "finding" : "query", tone: at ? outcomeKind(found.outcome) : null,
@@ -176,10 +176,4 @@ function factRows(found, neighbour) {
   const rows = (found.facts ?? []).map(({ name, value }) => [String(name).replaceAll("_", " "), value === null ? "–" : String(value)]);
   if (neighbour) rows.push(["similarity", `${number(neighbour.similarity, 3)} (1 is the same picture)`]);
   return rows;
-}
-
-/** @param {any} found */
-function boxOf(found) {
-  const { x0, y0, x1, y1 } = found.record ?? {};
-  return [x0, y0, x1, y1].every(Number.isFinite) ? [x0, y0, x1, y1] : null;
 }

@@ -20,7 +20,6 @@ const BIRADS = [
   ["5", "highly suggestive of malignancy"],
   ["6", "known malignancy, proven by biopsy"],
 ];
-const LONGEST_TEXT = 4000;
 
 /**
  * @typedef {object} Context What a verdict is about, and what was seen before it.
@@ -38,8 +37,9 @@ export class Decide {
    * @param {HTMLElement} element
    * @param {string} study
    * @param {function(): Context} contextOf
+   * @param {number|undefined} longest Characters that a text may have.
    */
-  constructor(element, study, contextOf) {
+  constructor(element, study, contextOf, longest) {
     this._study = study;
     this._contextOf = contextOf;
     this._entries = [];
@@ -54,7 +54,7 @@ export class Decide {
         make("span.choice", {},
           make("input", { type: "radio", name: "decision", id: `decision-${value || "none"}`, value, checked: value === "" }),
           make("label", { for: `decision-${value || "none"}` }, label)))));
-    this._text = /** @type {HTMLTextAreaElement} */ (make("textarea", { id: "verdict-text", rows: 2, maxlength: LONGEST_TEXT }));
+    this._text = /** @type {HTMLTextAreaElement} */ (make("textarea", { id: "verdict-text", rows: 2, maxlength: longest }));
     this._about = make("p.dim");
     this._says = make("div", {});
     this._form = /** @type {HTMLFormElement} */ (make("form", {

@@ -120,7 +120,7 @@ export class Study {
       imageName: (image) => this._nameOf(image),
     });
     this._answers.addEventListener("answer", () => this._compare?.update());
-    this._decide = new Decide(decide, this._id, () => this._context());
+    this._decide = new Decide(decide, this._id, () => this._context(), this._session.limits?.text_characters);
   }
 
   /** @returns {import("/static/stage.js").Shown} */

@@ -29,7 +29,7 @@ export class Worklist {
     this._session = session;
     this._studies = [];
     this._search = /** @type {HTMLInputElement} */ (make("input", {
-      type: "search", id: "search", placeholder: "woman, date or data set", "aria-keyshortcuts": "/",
+      type: "search", id: "search", placeholder: "woman, name or date", "aria-keyshortcuts": "/",
       on: { input: () => this._typed() },
     }));
     this._states = make("div.segments", { role: "group", "aria-label": "State" });
@@ -39,6 +39,7 @@ export class Worklist {
     this._count = make("p.dim", { role: "status" });
     this._table = make("div.scrolling", { tabIndex: -1 });
     this._preview = make("aside.preview", { "aria-label": "Images of the study" });
+    this._problems = make("div");
     this._pages = make("nav.pages", { "aria-label": "Pages of the worklist" });
     fill(element,
       make("section.worklist", {},
@@ -49,7 +50,7 @@ export class Worklist {
           make("label", { for: "sort" }, "Order"), this._sort,
           this._count),
         make("div.listing", {}, this._table, this._preview),
-        this._pages));
+        make("div", {}, this._pages, this._problems)));
     this._unbind = bind([
       { group: "Worklist", key: "/", does: "Search", act: () => this._search.focus() },
       { group: "Worklist", key: "j", does: "Next study", act: () => this._step(1) },
@@ -72,12 +73,15 @@ export class Worklist {
     const query = new URLSearchParams({ search, sort: sort || "urgency", offset: String(offset), limit: String(PAGE) });
     if (state) query.set("state", state);
     try {
-      const { total, studies } = await get(`/studies?${query}`, { signal: loading.signal });
+      const { total, studies, problems } = await get(`/studies?${query}`, { signal: loading.signal });
       this._studies = studies;
       this._count.textContent = counted(total, "study", "studies");
       fill(this._table, studies.length ? this._rows(studies) : this._nothing());
       this._point(null);
       this._paging(total, offset);
+      fill(this._problems, problems?.length ? make("details.dim", {},
+        make("summary", {}, `${counted(problems.length, "file")} could not be read`),
+        make("ul", {}, problems.map(({ image, cause }) => make("li", {}, `${image}: ${cause}`)))) : null);
     } catch (error) {
       if (!isAborted(error)) fill(this._table, failed(error, () => this.update()));
     } finally {
