@@ -70,7 +70,7 @@ class Guards:
             await send({"type": "websocket.close", "code": 1008})
             return
         started = time.perf_counter()
-        reply = _Reply(send, self._config)
+        reply = _Reply(send)
         try:
             refused = await self._pass(scope, receive, reply)
             if refused is not None:
@@ -198,9 +198,8 @@ class Guards:
 class _Reply:
     """Sends an answer on, with the headers that all answers have."""
 
-    def __init__(self, send: Send, config: ServeConfig) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._strict_transport = config.tls_cert is not None
         self.status = 0
         self.begun = self.complete = False
 
@@ -210,8 +209,6 @@ class _Reply:
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
-            if self._strict_transport:
-                headers.setdefault("strict-transport-security", "max-age=31536000")
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)

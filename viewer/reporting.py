@@ -1,7 +1,7 @@
 """A study's structured report: what its readers decided, and the last answers that they saw of it."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,8 @@ def study_document(state: ServerState, study: str) -> bytes:
     """Return a study's report as a DICOM file.
 
     Of each place that was asked about, the last answer is told: its similar cases, and votes and probabilities where
-    a reader uncovered them. What nobody saw is not told.
+    a reader uncovered them. What nobody saw is not told. A study of the worklist whose images name several DICOM
+    studies has a report where all that was asked and decided is of images of one of them.
 
     Args:
         state: The server's.
@@ -36,14 +37,22 @@ def study_document(state: ServerState, study: str) -> bytes:
         ConflictError: Its images are no DICOM files of one study, or there is nothing to say.
         NotFoundError: There is no such study.
     """
-    known = state.catalogue.study(study)
-    entries = {one.image: state.catalogue.detailed(one.image) for one in known.images}
-    headers = {image: _header(entry.path, entry.name) for image, entry in entries.items()}
+    known = [one.image for one in state.catalogue.study(study).images]
+    decided = [one for one in state.verdicts.of_study(study) if one.stands]
+    answers, uncovered = _last_answers(state, study)
+    if not decided and not answers:
+        raise ConflictError(f"study {study}", "nothing was asked or decided of it", "ask or decide first")
+    used = {one.image for one in decided if one.image} | {image for image, _ in answers}
+    if not used or any(one.image is None for one in decided):
+        used |= set(known)
+    headers = {image: _header(state, image) for image in known if image in used}
     uids = {str(header.get("StudyInstanceUID", "")) for header in headers.values()}
     if len(uids) != 1 or "" in uids:
-        raise ConflictError(f"study {study}", "its images are of several DICOM studies", "no report can be of several")
-    places = {image: (str(headers[image].SOPInstanceUID), entries[image].frame) for image in headers}
-    verdicts = [_verdict(one, places) for one in state.verdicts.of_study(study) if one.stands]
+        cause = "what was asked and decided is of images of several DICOM studies"
+        raise ConflictError(f"study {study}", cause, "no report can be of several: export the verdicts as CSV")
+    places = {
+        image: (str(header.SOPInstanceUID), state.catalogue.detailed(image).frame) for image, header in headers.items()
+    }
     opinions = StudyOpinions(
         study_uid=uids.pop(),
         model_digest=state.gallery.identity.model_digest,
@@ -51,13 +60,15 @@ def study_document(state: ServerState, study: str) -> bytes:
         gallery_digest=state.gallery.manifest.segments_digest,
         gallery_generation=state.gallery.generation,
         version=own_version(),
-        opinions=tuple(_answers(state, study, places)),
+        opinions=tuple(
+            _opinion(state, places[image], box, entry, uncovered.get(entry["question_id"], []))
+            for (image, box), entry in answers.items()
+            if image in places
+        ),
     )
-    if not verdicts and not opinions.opinions:
-        raise ConflictError(f"study {study}", "nothing was asked or decided of it", "ask or decide first")
     images = {str(header.SOPInstanceUID): header for header in headers.values()}
     try:
-        document = study_report(opinions, images.values(), verdicts=verdicts)
+        document = study_report(opinions, images.values(), verdicts=[_verdict(one, places) for one in decided])
     except ExchangeError as error:
         raise ConflictError(f"study {study}", f"no report can be made of it ({error.cause})", error.remedy) from error
     content = io.BytesIO()
@@ -65,13 +76,14 @@ def study_document(state: ServerState, study: str) -> bytes:
     return content.getvalue()
 
 
-def _header(path: str, name: str) -> Dataset:
+def _header(state: ServerState, image: str) -> Dataset:
+    entry = state.catalogue.detailed(image)
     try:
-        header = dcmread(path, stop_before_pixels=True)
+        header = dcmread(entry.path, stop_before_pixels=True)
     except Exception as error:  # pydicom raises whatever a file that is none leads it to
-        raise ConflictError(f"image {name}", "is no DICOM file, and so has no study to report to") from error
+        raise ConflictError(f"image {image}", "is no DICOM file, and so has no study to report to") from error
     if "SOPInstanceUID" not in header:
-        raise ConflictError(f"image {name}", "has no SOP Instance UID", "get it again from its archive")
+        raise ConflictError(f"image {image}", "has no SOP Instance UID", "get it again from its archive")
     return header
 
 
@@ -91,8 +103,13 @@ def _verdict(verdict: Verdict, places: Mapping[str, tuple[str, int | None]]) -> 
     )
 
 
-def _answers(state: ServerState, study: str, places: Mapping[str, tuple[str, int | None]]) -> Iterator[SecondOpinion]:
-    """Yield the last answer on each place of a study, from the audit log, which says what was shown."""
+def _last_answers(
+    state: ServerState, study: str
+) -> tuple[dict[tuple[str, tuple[int, ...]], dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Return the last answer on each place of a study, oldest first, and the opinions that were uncovered, by question.
+
+    The audit log says what was shown.
+    """
     last: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
     uncovered: dict[str, list[dict[str, Any]]] = {}
     for record in state.audit.entries("query", "opinion"):
@@ -103,12 +120,11 @@ def _answers(state: ServerState, study: str, places: Mapping[str, tuple[str, int
             uncovered[str(entry["question_id"])] = entry["targets"]
             continue
         image, box = entry["question"].get("image"), entry["question"].get("box")
-        if image in places and box:
-            key = (image, tuple(int(corner) for corner in box))
+        if image and box:
+            key = (str(image), tuple(int(corner) for corner in box))
             last.pop(key, None)
             last[key] = {**entry, "time": record.time}
-    for (image, box), entry in list(last.items())[-_MOST_ANSWERS:]:
-        yield _opinion(state, places[image], box, entry, uncovered.get(entry["question_id"], []))
+    return dict(list(last.items())[-_MOST_ANSWERS:]), uncovered
 
 
 def _opinion(

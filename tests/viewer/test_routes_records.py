@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pydicom
 import pytest
@@ -152,14 +153,34 @@ def test_health_and_figures(client):
     assert 'mammoseek_requests_total{method="GET",route="/health",status="200"} 1' in lines
 
 
-def test_a_study_of_dicom_images_has_a_report_of_verdicts_and_answers(client, state, tmp_path):
-    pytest.importorskip("highdicom", reason="install mammoseek[exchange] for structured reports")
-    path = tmp_path / "a.dcm"
-    image = some_image()
+def write_image(path, **attributes):
+    image = some_image(**attributes)
     image.file_meta = pydicom.dataset.FileMetaDataset()
     image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     image.save_as(path, enforce_file_format=True)
-    state.catalogue.paths[IMAGE] = path
+    return path
+
+
+def test_images_of_another_dicom_study_do_not_hinder_the_report_of_one(client, state, tmp_path):
+    pytest.importorskip("highdicom", reason="install mammoseek[exchange] for structured reports")
+    other = "b" * 16
+    state.catalogue.paths[IMAGE] = write_image(tmp_path / "a.dcm")
+    state.catalogue.paths[other] = write_image(tmp_path / "b.dcm", StudyInstanceUID="1.2.9", SOPInstanceUID="1.2.9.1")
+    images = tuple(SimpleNamespace(image=name, detections=()) for name in (IMAGE, other))
+    state.catalogue.study = lambda study: SimpleNamespace(study=study, images=images)
+    decide(client, image=IMAGE, box=[1, 2, 30, 40])
+    address = f"/studies/{STUDY}/report.dcm"
+    document = pydicom.dcmread(io.BytesIO(client.get(address).content))
+    assert document.StudyInstanceUID == some_image().StudyInstanceUID
+    decide(client, key="key-0000002", image=other)
+    refused = client.get(address)
+    assert refused.status_code == 409
+    assert "several DICOM studies" in refused.json()["error"]["cause"]
+
+
+def test_a_study_of_dicom_images_has_a_report_of_verdicts_and_answers(client, state, tmp_path):
+    pytest.importorskip("highdicom", reason="install mammoseek[exchange] for structured reports")
+    state.catalogue.paths[IMAGE] = write_image(tmp_path / "a.dcm")
     address = f"/studies/{STUDY}/report.dcm"
     assert client.get(address).status_code == 409
     decide(client, image=IMAGE, box=[1, 2, 30, 40])
