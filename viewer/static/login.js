@@ -13,9 +13,7 @@ form.addEventListener("submit", async (event) => {
   say("Logging in …", false);
   const refusal = await login(token.value.trim());
   if (refusal === null) {
-    // In place of another page, what was asked for is loaded again, its fragment and all.
-    if (location.pathname === "/login.html") location.replace(`/${wanted()}`);
-    else location.reload();
+    goOn();
     return;
   }
   say(refusal, true);
