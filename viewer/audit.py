@@ -4,6 +4,7 @@ A request is recorded before it is answered, so that nobody sees what is not on 
 `action`, `user` and `role`; the other keys are those of the methods that write it.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ class AuditLog:
         while not self._stop.wait(_SYNC_EVERY_S):
             if known != self._chain.head:
                 known = self._chain.head
-                self._chain.sync()
+                with contextlib.suppress(OSError):  # the next entry that can't be written says so
+                    self._chain.sync()
 
     @property
     def path(self) -> Path:

@@ -297,10 +297,11 @@ class Chain:
             raise ViewerError(self.path, cause, "free some space on its disk, and restart the server") from error
 
     def sync(self) -> None:
-        """Make all records durable."""
+        """Make all records durable, while others are being added."""
         with self._lock:
-            if self._descriptor is not None:
-                os.fsync(self._descriptor)
+            descriptor = self._descriptor
+        if descriptor is not None:
+            os.fsync(descriptor)
 
     def close(self) -> None:
         """Make all records durable, and close the file."""
