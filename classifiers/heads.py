@@ -98,7 +98,7 @@ class LinearHead:
         matrix, codes, women = matrix[order], codes[order], women[order]
         self.women_ = frozenset(keys[np.unique(women)].tolist())
         self.strength_, self.losses_ = self._choose(matrix, codes, keys[women])
-        self.coefficients_, self.intercepts_ = self._solve(matrix, codes, self.strength_)
+        self.coefficients_, self.intercepts_ = self._solve(_Reduced.of(matrix), codes, self.strength_)
         return self
 
     def predict_proba(self, vectors: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> Array:
@@ -174,38 +174,59 @@ class LinearHead:
         splits = patient_folds(women, names[codes], folds, self.config.seed)
         if any(len(np.unique(codes[fold.train])) < 2 for fold in splits):
             return self.config.default_strength, {}
-        losses = {}
-        for strength in sorted(self.config.strengths):
-            loss = 0.0
-            for fold in splits:
-                weights, bias = self._solve(matrix[fold.train], codes[fold.train], strength)
-                here = np.unique(codes[fold.train])
+        losses = dict.fromkeys(sorted(self.config.strengths), 0.0)
+        for fold in splits:
+            reduced, own = _Reduced.of(matrix[fold.train]), codes[fold.train]
+            here = np.unique(own)
+            for strength in losses:
+                weights, bias = self._solve(reduced, own, strength)
                 probabilities = spread_columns(
                     softmax(matrix[fold.test] @ weights.T + bias, axis=1), names[here].tolist(), self.classes_
                 )
-                own = probabilities[np.arange(len(fold.test)), codes[fold.test]]
-                loss -= float(np.log(np.maximum(own, SMALLEST_PROBABILITY)).sum())
-            losses[strength] = loss / len(codes)
+                said = probabilities[np.arange(len(fold.test)), codes[fold.test]]
+                losses[strength] -= float(np.log(np.maximum(said, SMALLEST_PROBABILITY)).sum())
+        losses = {strength: loss / len(codes) for strength, loss in losses.items()}
         return min(losses, key=lambda strength: (losses[strength], strength)), losses
 
-    def _solve(self, matrix: Array, codes: Array, strength: float) -> tuple[Array, Array]:
+    def _solve(self, reduced: "_Reduced", codes: Array, strength: float) -> tuple[Array, Array]:
         """Fit one model: (classes, d) coefficients and (classes,) intercepts for vectors as they come in."""
+        model = LogisticRegression(C=strength, class_weight=self.config.class_weight, max_iter=2000)
+        model.fit(reduced.rows, codes)
+        weights, bias = model.coef_, model.intercept_
+        if reduced.axes is not None:
+            weights = weights @ reduced.axes
+        if len(weights) == 1:  # two classes: the library keeps one row, the log odds of the second
+            weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
+        weights = weights / reduced.scale
+        return weights, bias - weights @ reduced.centre
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """Vectors as they are fitted, whatever the strength.
+
+    Attributes:
+        rows: (n, m) centred and scaled, in `axes` where there are any.
+        centre: (d,) their mean.
+        scale: Their spread.
+        axes: (m, d); None where rows have all d dimensions.
+    """
+
+    rows: Array
+    centre: Array
+    scale: float
+    axes: Array | None
+
+    @classmethod
+    def of(cls, matrix: Array) -> Self:
+        """Reduce (n, d) vectors."""
         centre = matrix.mean(axis=0)
         spread = float(np.sqrt(np.square(matrix - centre).sum(axis=1).mean()))
         scale = spread if spread > 0 else 1.0
         centred = (matrix - centre) / scale
-        axes = None
-        if centred.shape[1] > centred.shape[0]:
-            # The solution lies in the span of the findings, and a rotation does not change the penalty: with fewer
-            # findings than dimensions the same model is found in the findings' own, far fewer, axes.
-            _, _, axes = np.linalg.svd(centred, full_matrices=False)
-            centred = centred @ axes.T
-        model = LogisticRegression(C=strength, class_weight=self.config.class_weight, max_iter=2000)
-        model.fit(centred, codes)
-        weights, bias = model.coef_, model.intercept_
-        if axes is not None:
-            weights = weights @ axes
-        if len(weights) == 1:  # two classes: the library keeps one row, the log odds of the second
-            weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
-        weights = weights / scale
-        return weights, bias - weights @ centre
+        if centred.shape[1] <= centred.shape[0]:
+            return cls(centred, centre, scale, None)
+        # The solution lies in the span of the findings, and a rotation does not change the penalty: with fewer
+        # findings than dimensions the same model is found in the findings' own, far fewer, axes.
+        _, _, axes = np.linalg.svd(centred, full_matrices=False)
+        return cls(centred @ axes.T, centre, scale, axes)
