@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from classifiers import ClassificationError
-from classifiers.heads import HeadConfig, LinearHead
+from classifiers.heads import HeadConfig, LinearHead, _Reduced
 
 
 def clusters(seed=0, women=30, classes=("benign", "malignant"), noise=0.6, dimension=8):
@@ -131,7 +131,7 @@ def test_more_dimensions_than_findings_change_the_cost_and_not_the_model():
     vectors = generator.normal(size=(40, 200))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     codes = np.arange(40) % 3
-    weights, bias = LinearHead()._solve(vectors, codes, 1.0)
+    weights, bias = LinearHead()._solve(_Reduced.of(vectors), codes, 1.0)
     centre = vectors.mean(axis=0)
     scale = np.sqrt(np.square(vectors - centre).sum(axis=1).mean())
     plain = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit((vectors - centre) / scale, codes)
