@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from classifiers import ClassificationError
 from classifiers.classification import Classification, classify
-from classifiers.context import CONTEXT_COLUMNS
+from classifiers.context import context_of_image
 from classifiers.filling import Place, gallery_embedder, index_device
 from classifiers.leaks import trained_on
 from classifiers.targets import choose_targets
@@ -309,23 +309,13 @@ def _look(stored: Gallery, source: Source, gallery: Place, model: Path | None, d
         patients=list(dict.fromkeys(named)),
         dataset=source.dataset,
     )
-    return _Look(source, embedded.vector, exclusion, known_of_image(source, stored, embedded.header))
+    return _Look(source, embedded.vector, exclusion, _known_of_image(source, stored, embedded.header))
 
 
-def known_of_image(source: Source, gallery: Gallery, header: Header) -> dict[str, Any]:
-    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing.
-
-    Args:
-        source: The image, and what its asker says of it.
-        gallery: The gallery.
-        header: What its file says.
-    """
-    known = {"age": header.age, "view": header.view, "laterality": header.laterality}
+def _known_of_image(source: Source, gallery: Gallery, header: Header) -> dict[str, Any]:
+    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing."""
     same = gallery.table.find("path", os.path.realpath(_path(source)))
-    if len(same):
-        record = gallery.record(int(same[0]))
-        known |= {name: record[name] for name in CONTEXT_COLUMNS if record.get(name) is not None}
-    return known if source.view is None else {**known, "view": source.view}
+    return context_of_image(header, gallery.record(int(same[0])) if len(same) else None, source.view)
 
 
 def draw_answer(

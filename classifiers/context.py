@@ -12,6 +12,7 @@ import pandas as pd
 from classifiers import ClassificationError
 from classifiers.fitted import MOST_CLASSES
 from classifiers.labels import ORDERED_SCALES, Array
+from embedder.header import Header
 
 CONTEXT_COLUMNS = ("age", "view", "laterality", "density")
 """What is known before anybody reads the picture. A reader's own terms (`lesion_type`, `margin`, `assessment`) may be
@@ -19,6 +20,21 @@ given as context too, but then a reader has looked."""
 
 _PLACES = {term: place / (len(scale) - 1) for scale in ORDERED_SCALES for place, term in enumerate(scale)}
 _ORDERED = ("density", "native_density")
+
+
+def context_of_image(
+    header: Header, record: Mapping[str, Any] | None = None, view: str | None = None
+) -> dict[str, Any]:
+    """Return what file, gallery and asker know of an image besides its pixels; of findings on it, nothing.
+
+    Args:
+        header: What its file says.
+        record: What the gallery says of a row on it; None where it holds none.
+        view: The view, where the asker says so.
+    """
+    known = {"age": header.age, "view": header.view, "laterality": header.laterality}
+    known |= {name: record[name] for name in CONTEXT_COLUMNS if record is not None and record.get(name) is not None}
+    return known if view is None else {**known, "view": view}
 
 
 @dataclass(frozen=True)

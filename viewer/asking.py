@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from classifiers.cases import Source, known_of_image
-from classifiers.context import CONTEXT_COLUMNS
+from classifiers.context import CONTEXT_COLUMNS, context_of_image
 from classifiers.views import fuse_vectors
-from embedder.findings import Box
 from index.answers import Answer
 from index.asking import Asked
 from index.exclusion import exclude_position, join_exclusions
@@ -236,13 +234,10 @@ class Asker:
         """Return what is known of the case besides its pictures, of several views the first that knows it."""
         known: dict[str, Any] = {}
         for view, made in reversed(list(zip(question.views, embedded, strict=True))):
-            source = Source(path=made.path, box=None if view.box is None else Box(*view.box), view=view.film.view)
-            told = known_of_image(source, self._gallery, made.header)
+            record = self._gallery.record(view.entry.rows[0]) if view.entry.rows else None
             details = view.entry.details
+            told = context_of_image(made.header, record, view.film.view)
             told["spacing_mm"] = None if details is None else details.spacing_mm
-            if view.entry.rows:  # a gallery that names its files without folders knows them too
-                record = self._gallery.record(view.entry.rows[0])
-                told |= {name: record[name] for name in CONTEXT_COLUMNS if record.get(name) is not None}
             known |= {name: value for name, value in told.items() if value is not None}
         return known
 

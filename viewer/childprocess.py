@@ -81,8 +81,10 @@ class Child:
         self._thread = threading.Thread(target=self._serve, name=f"mammoseek-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start the child and the thread that serves it."""
-        self._thread.start()
+        """Start the child and the thread that serves it, unless it is closed already."""
+        with self._condition:
+            if not self._closing:
+                self._thread.start()
 
     def close(self) -> None:
         """End the child; what waits is told so."""

@@ -1,6 +1,7 @@
 """What works beside the routes of one server: images, embedder, search and opinions, started and ended together."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ from index.typicality import MOST_ROWS_AT_ONCE, NEIGHBOURS, is_judged, witnesses
 from viewer.asking import Asker
 from viewer.catalogue import Catalogue
 from viewer.collection import curate
+from viewer.decoding import Decoders
 from viewer.embedworker import EmbedWorker
 from viewer.facts import own_version
 from viewer.opinions import Opinions
@@ -25,6 +27,7 @@ from viewer.settings import ServeConfig
 from viewer.telling import AnswerTeller
 
 _CUTTERS = 4
+_START_S = 60.0  # the embedder starts first
 
 
 class Desk:
@@ -40,6 +43,7 @@ class Desk:
         gallery: The gallery, as it was when the server started.
         catalogue: The images that may be shown.
         worker: What embeds places on them.
+        decoders: Read images.
         pyramids: Decoded images.
         pictures: Cuts pictures.
         searches: Searches the gallery.
@@ -51,7 +55,8 @@ class Desk:
 
     def __init__(self, config: ServeConfig, gallery: Gallery, catalogue: Catalogue, worker: EmbedWorker) -> None:
         self.gallery, self.catalogue, self.worker = gallery, catalogue, worker
-        self.pyramids = Pyramids()
+        self.decoders = Decoders()
+        self.pyramids = Pyramids(read=self.decoders.read)
         self.pictures = Pictures(gallery, self.catalogue, self.pyramids)
         self.searches = SearchPool(gallery)
         self.teller = AnswerTeller(gallery, self.catalogue, own_version())
@@ -60,6 +65,7 @@ class Desk:
         self.cutters = ThreadPoolExecutor(_CUTTERS, thread_name_prefix="mammoseek-cut")
         self._judging: threading.Thread | None = None
         self._lock, self._curating = threading.Lock(), threading.Lock()
+        self._closing = threading.Event()
         self._curated: dict[str, Any] | None = None
         self._seen_manifest: tuple[int, int] | None = None
         self._stands = gallery.generation
@@ -68,14 +74,15 @@ class Desk:
         """Start threads and the child process of the opinions."""
         self.searches.start()
         if len(self.gallery):
-            self.opinions.start()
             threading.Thread(target=self._warm, name="mammoseek-warm", daemon=True).start()
 
     def close(self) -> None:
         """End them."""
+        self._closing.set()
         self.searches.close()
         self.opinions.close()
         self.cutters.shutdown(wait=False, cancel_futures=True)
+        self.decoders.close()
         self.pyramids.close()
 
     def check_typical(self) -> None:
@@ -128,7 +135,7 @@ class Desk:
         return self._stands
 
     def _warm(self) -> None:
-        """Do now what the first questions would wait for."""
+        """Do now what the first questions would wait for; fits come last, since the embedder has to start too."""
         try:
             _ = self.gallery.index, self.gallery.women, precedents_of(self.gallery)
             self.gallery.rows_of([0])
@@ -137,6 +144,11 @@ class Desk:
                 self._judge()
         except MammoseekError:
             pass  # whoever asks is told
+        until = time.monotonic() + _START_S
+        while self.worker.status == "starting" and time.monotonic() < until:
+            if self._closing.wait(0.1):
+                return
+        self.opinions.start()
 
     def _judge(self) -> None:
         try:

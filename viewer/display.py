@@ -6,7 +6,7 @@ differ stay different, and the scale is known before a pixel is read, so that a 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,9 @@ def read_display(path: Path, *, frame: int | None = None) -> DisplayImage:
     notes = mammogram.notes
     if mammogram.inverted:
         notes += ("the file keeps the film inverted: it is shown with dense tissue bright",)
-    return DisplayImage(mammogram, pixels, (), notes)
+    # Without its pixels, which would else live as long as it.
+    header = Header(**{field.name: getattr(mammogram, field.name) for field in fields(Header)})
+    return DisplayImage(header, pixels, (), notes)
 
 
 def read_display_rows(path: Path, first: int, last: int, *, frame: int | None = None) -> DisplayImage:

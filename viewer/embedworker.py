@@ -28,7 +28,7 @@ from viewer.childprocess import AHEAD, QUESTION, Child, OutOfMemoryError, result
 Corners = tuple[int, int, int, int]
 
 _VECTORS_KEPT = 10_000
-_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 1 << 30
+_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 768 << 20
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class EmbedWorker:
         model: Folder of its model, where it is not the copy that the gallery keeps.
         device: Where to compute.
         capacity: Questions that may wait.
-        film_bytes: Bytes that prepared films may take; None for a tenth of what is free, 256 MiB to 1 GiB.
+        film_bytes: Bytes that prepared films may take; None for a sixteenth of what is free, 256 to 768 MiB.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EmbedWorker:
         capacity: int = 32,
         film_bytes: int | None = None,
     ) -> None:
-        budget = int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 10)))
+        budget = int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 16)))
         budget = budget if film_bytes is None else film_bytes
         self._child = Child("embedder", EmbedWork, (gallery, model, device, budget), capacity=capacity)
         self._known: OrderedDict[EmbedJob, EmbeddedView] = OrderedDict()

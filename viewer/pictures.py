@@ -239,7 +239,7 @@ class Pictures:
             if entry.details is not None and reads_rows(entry.details.header):
                 continue
             try:
-                self._pyramids.ask(self._pyramids.version(entry.path, entry.frame))
+                self._pyramids.ask_ahead(self._pyramids.version(entry.path, entry.frame))
             except NotFoundError:
                 continue
 

@@ -21,14 +21,18 @@ import numpy as np
 
 from embedder.header import Header
 from index.memory import available_memory
-from viewer.display import Appearance, DisplayWindow, Pixels16, appearance, read_display
+from viewer.display import Appearance, DisplayImage, DisplayWindow, Pixels16, appearance, read_display
 from viewer.problems import NotFoundError
+
+Read = Callable[[Path, int | None], DisplayImage]
+"""From a file and its frame to the image."""
 
 TILE = 512
 """Rows and columns of a tile; the last of a row or column may have fewer."""
 
 _COARSE = 1024  # pixels a side, about: the level that is looked at for chest wall and windows
 _THREADS = 2
+_MOST_AHEAD = 3  # images that are being decoded, beyond which none is decoded ahead of time
 _FEWEST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 _FORMAT = b"1"  # of what a tile holds: part of its tag
 
@@ -115,13 +119,24 @@ def halve(pixels: Pixels16) -> Pixels16:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint16)
 
 
-def build_pyramid(path: Path, frame: int | None, tag: str) -> Pyramid:
+def read_here(path: Path, frame: int | None) -> DisplayImage:
+    """Read an image by this very thread."""
+    return read_display(path, frame=frame)
+
+
+def build_pyramid(path: Path, frame: int | None, tag: str, read: Read = read_here) -> Pyramid:
     """Read an image and halve it until one tile holds it.
 
+    Args:
+        path: The file.
+        frame: Which image of a multi-frame file, from 1; None where there is only one.
+        tag: Changes with the file.
+        read: Reads it.
+
     Raises:
-        MammogramError: The file can't be read, or is no mammogram.
+        MammoseekError: The file can't be read, or is no mammogram.
     """
-    image = read_display(path, frame=frame)
+    image = read(path, frame)
     levels = [image.pixels]
     while max(levels[-1].shape) > TILE:
         levels.append(halve(levels[-1]))
@@ -141,18 +156,12 @@ class Pyramids:
     Args:
         budget: Bytes that they may take together; the one used last stays in any case.
         threads: Images that are decoded at a time.
-        build: Makes one.
+        read: Reads one.
     """
 
-    def __init__(
-        self,
-        budget: int | None = None,
-        *,
-        threads: int = _THREADS,
-        build: Callable[[Path, int | None, str], Pyramid] = build_pyramid,
-    ) -> None:
+    def __init__(self, budget: int | None = None, *, threads: int = _THREADS, read: Read = read_here) -> None:
         self.budget = default_budget() if budget is None else budget
-        self._build = build
+        self._read = read
         self._kept: OrderedDict[str, Pyramid] = OrderedDict()
         self._making: dict[str, Future[Pyramid]] = {}
         self._lock = threading.Lock()
@@ -200,13 +209,20 @@ class Pyramids:
                 self._making[tag] = self._pool.submit(self._make, version)
             return self._making[tag]
 
+    def ask_ahead(self, version: Version) -> None:
+        """Decode an image that may be wanted soon, unless several are being decoded already."""
+        with self._lock:
+            busy = len(self._making) >= _MOST_AHEAD
+        if not busy:
+            self.ask(version)
+
     def close(self) -> None:
         """End the threads; what is not begun is left."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _make(self, version: Version) -> Pyramid:
         try:
-            made = self._build(Path(version.path), version.frame, version.tag)
+            made = build_pyramid(Path(version.path), version.frame, version.tag, self._read)
         except BaseException:
             with self._lock:
                 self._making.pop(version.tag, None)

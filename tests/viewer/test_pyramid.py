@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from embedder.header import Header, MammogramError
 from tests.conftest import draw_breast
+from viewer.display import DisplayImage
 from viewer.problems import NotFoundError
-from viewer.pyramid import TILE, Pyramid, Pyramids, build_pyramid, default_budget, halve
+from viewer.pyramid import TILE, Pyramid, Pyramids, build_pyramid, default_budget, halve, read_here
 
 
 def slow_halve(pixels: np.ndarray) -> np.ndarray:
@@ -94,12 +95,12 @@ def test_one_image_is_larger_than_the_budget(films: list[str]) -> None:
 def test_many_ask_and_it_is_decoded_once(films: list[str]) -> None:
     gate, made = threading.Event(), []
 
-    def build(path: Path, frame: int | None, tag: str) -> Pyramid:
+    def read(path: Path, frame: int | None) -> DisplayImage:
         gate.wait(10)
         made.append(path)
-        return build_pyramid(path, frame, tag)
+        return read_here(path, frame)
 
-    pyramids = Pyramids(build=build)
+    pyramids = Pyramids(read=read)
     try:
         version = pyramids.version(films[0])
         futures = [pyramids.ask(version) for _ in range(5)]
