@@ -56,9 +56,19 @@ class Film:
         rows, columns = self.values.shape
         sizes = [level.shape for level in self.levels]
         return {
-            **{"image": self.name, "study": "s", "name": self.name, "rows": rows, "columns": columns, "bits": 16},
-            **{"spacing_mm": self.spacing_mm, "view": self.view, "laterality": self.laterality, "tile": SIDE},
-            **{"chest_wall": self.chest_wall, "detections": self.detections, "notes": []},
+            "image": self.name,
+            "study": "s",
+            "name": self.name,
+            "rows": rows,
+            "columns": columns,
+            "spacing_mm": self.spacing_mm,
+            "bits": 16,
+            "view": self.view,
+            "laterality": self.laterality,
+            "chest_wall": self.chest_wall,
+            "tile": SIDE,
+            "detections": self.detections,
+            "notes": [],
             "windows": [{"name": "all", "centre": 32768, "width": 65536}],
             "levels": [{"level": n, "rows": h, "columns": w, "scale": 2**n} for n, (h, w) in enumerate(sizes)],
         }

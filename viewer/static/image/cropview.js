@@ -75,7 +75,7 @@ export class CropView extends PixelView {
     this.source = null;
     this.origin = null;
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
-    this.bar.hidden = true;
+    this.bar.hide();
     this.note.textContent = words;
     this.note.hidden = false;
     return false;

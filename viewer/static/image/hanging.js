@@ -6,7 +6,7 @@
 import { make } from "./dom.js";
 import { ImageView } from "./imageview.js";
 
-/** Whether a picture has to be mirrored so that its chest wall looks to the middle. */
+/** Whether a picture has to be mirrored so that its chest wall is in the middle: as the server says, if it does. */
 export function needsFlip({ flip, laterality, chest_wall: wall }) {
   if (typeof flip === "boolean") return flip;
   const expected = { R: "right", L: "left" }[laterality];
@@ -118,7 +118,7 @@ export class Hanging {
       const align = { R: "right", L: "left" }[facts.laterality] ?? "centre";
       this.aspect = info.columns / info.rows;
       view.wall = align;
-      const drawn = view.open(info, { flip: needsFlip({ ...facts, flip: entry.flip ?? entry.place?.flip }), align });
+      const drawn = view.open(info, { flip: needsFlip(facts), align });
       this.place();
       await drawn;
       return null;

@@ -8,9 +8,12 @@ const SMOOTH_UP_TO = 2; // device pixels per tile pixel; beyond that single pixe
 
 let pace = 150_000; // pixels turned into greys per millisecond, learnt while drawing
 
-/** Index of the level to draw: fine enough for the screen, coarse enough to be done within `milliseconds` if given. */
-export function chooseLevel(source, camera, milliseconds = Infinity) {
-  let index = source.levelFor(camera.zoom);
+/**
+ * Index of the level to draw: fine enough for the screen (`enough` device pixels for one of its pixels, if given),
+ * coarse enough to be turned into greys within `milliseconds`.
+ */
+export function chooseLevel(source, camera, { milliseconds = Infinity, enough = undefined } = {}) {
+  let index = source.levelFor(camera.zoom, enough);
   const { x0, y0, x1, y1 } = camera.visible;
   for (; index < source.coarsest; index++) {
     const { scale } = source.levels[index];

@@ -7,17 +7,13 @@ import { Camera } from "./camera.js";
 import { colours, make } from "./dom.js";
 import { Gestures } from "./gestures.js";
 import { Greys } from "./greys.js";
+import { link, spread, unlinkAll } from "./links.js";
+import { Pace } from "./pace.js";
 import { chooseLevel, paint } from "./painter.js";
+import { ScaleBar } from "./scalebar.js";
 
-const BUDGET = { moving: 10, still: 24 }; // milliseconds of one frame for turning values into greys
-const SLOW = 22; // milliseconds between frames beyond which a moving picture is drawn without smoothing
-const REST = 120; // milliseconds after the last movement until it is drawn with smoothing again
-const SLOW_FOR = 5000; // milliseconds until smoothing while moving is tried again
 const WANT_EVERY = 80; // milliseconds between two looks at which tiles are wanted, while the picture moves
-const HASTE = 180; // milliseconds after the last change of the window until the fine level is drawn
 const KEPT_TIMES = 240;
-const BARS = [10, 5, 2, 1, 20, 50, 100]; // mm that the scale bar may stand for, the preferred first
-const SHORTEST_BAR = 16; // CSS pixels
 
 /** Base class; `element` becomes the picture's frame. */
 export class PixelView {
@@ -33,12 +29,7 @@ export class PixelView {
     this.frames = { drawn: 0, milliseconds: [], intervals: [] };
     this.frame = 0;
     this.wantTimer = 0;
-    this.hasteTimer = 0;
-    this.hasty = false; // the window is being dragged
-    this.moving = false;
-    this.restTimer = 0;
-    this.pace = 0; // running mean of milliseconds between frames while moving
-    this.slowUntil = 0;
+    this.pace = new Pace(() => this.rest());
     this.painted = null; // what the last frame showed, while only tiles change
     this.lastFrame = 0;
     this.waiting = [];
@@ -50,12 +41,9 @@ export class PixelView {
     this.canvas = make("canvas", "picture-pixels");
     this.canvas.setAttribute("aria-hidden", "true");
     this.context = this.canvas.getContext("2d", { alpha: false });
-    this.bar = make("div", "picture-bar", { "aria-hidden": "true" });
-    this.barText = make("span", "picture-bar-text");
-    this.barLine = make("span", "picture-bar-line");
-    this.bar.append(this.barText, this.barLine);
+    this.bar = new ScaleBar();
     this.foot = make("div", "picture-foot");
-    this.foot.append(this.bar);
+    this.foot.append(this.bar.element);
     this.element.replaceChildren(this.canvas, this.foot);
     this.colours = colours(this.element);
     this.gestures = new Gestures(this.canvas, this);
@@ -174,24 +162,7 @@ export class PixelView {
 
   /** Links zoom (in mm where both spacings are known) and window with another view; returns a function that unlinks. */
   link(other) {
-    this.links.add(other);
-    other.links.add(this);
-    return () => {
-      this.links.delete(other);
-      other.links.delete(this);
-    };
-  }
-
-  spread(what) {
-    const reached = new Set([this]);
-    const ahead = [...this.links];
-    while (ahead.length) {
-      const other = ahead.pop();
-      if (reached.has(other)) continue;
-      reached.add(other);
-      other.follow(this, what);
-      ahead.push(...other.links);
-    }
+    return link(this, other);
   }
 
   follow(leader, what) {
@@ -256,12 +227,7 @@ export class PixelView {
   }
 
   nudgeWindow(width, centre) {
-    this.hasty = true;
-    clearTimeout(this.hasteTimer);
-    this.hasteTimer = setTimeout(() => {
-      this.hasty = false;
-      this.requestDraw();
-    }, HASTE);
+    this.pace.keep("windowing");
     this.setWindow({ centre: this.greys.centre + centre, width: this.greys.width + width });
   }
 
@@ -269,23 +235,22 @@ export class PixelView {
 
   // -- drawing ------------------------------------------------------------------------------------------------------
 
-  moved(spread = true) {
-    if (spread) this.spread("zoom");
+  moved(leads = true) {
+    if (leads) spread(this, "zoom");
     this.viewChanged = true;
-    this.moving = true;
-    clearTimeout(this.restTimer);
-    this.restTimer = setTimeout(() => this.rest(), REST);
+    this.pace.keep("moving");
     this.requestDraw();
     this.wantSoon();
   }
 
+  /** The hand has let go: what was drawn roughly is drawn well. */
   rest() {
-    this.moving = false;
-    if (this.painted?.rough) this.requestDraw();
+    this.requestTiles();
+    this.wantSoon();
   }
 
-  windowChanged(spread = true) {
-    if (spread) this.spread("window");
+  windowChanged(leads = true) {
+    if (leads) spread(this, "window");
     this.greysChanged = true;
     this.requestDraw();
   }
@@ -299,22 +264,6 @@ export class PixelView {
   /** Draws what came newly at the next frame. */
   requestTiles() {
     this.frame ||= requestAnimationFrame((time) => this.draw(time));
-  }
-
-  /** The level to draw now and how long values may be turned into greys for it. */
-  get effort() {
-    if (this.hasty) return { index: chooseLevel(this.source, this.camera, BUDGET.moving), milliseconds: BUDGET.moving };
-    const milliseconds = this.moving ? BUDGET.moving : BUDGET.still;
-    return { index: chooseLevel(this.source, this.camera), milliseconds };
-  }
-
-  /** Learns whether this machine draws a moving picture smoothly in time. */
-  keepPace(interval) {
-    if (!this.moving || interval > 250) return;
-    this.pace += (interval - this.pace) / 4;
-    if (this.pace < SLOW || performance.now() < this.slowUntil) return;
-    this.slowUntil = performance.now() + SLOW_FOR;
-    this.pace = 0;
   }
 
   /** Draws what lies over the picture again where new tiles have covered it. */
@@ -340,7 +289,7 @@ export class PixelView {
     if (!this.source) return;
     const { source, camera } = this;
     const whole = { x0: 0, y0: 0, x1: camera.columns, y1: camera.rows };
-    const index = chooseLevel(source, camera);
+    const index = chooseLevel(source, camera, this.pace.rough ? this.pace.effort.limits : {});
     const wanted = [...source.covering(source.coarsest, whole), ...source.covering(index, camera.visible)];
     // The next coarser level is what is drawn while the window is dragged.
     if (index + 1 < source.coarsest) wanted.push(...source.covering(index + 1, camera.visible));
@@ -356,16 +305,17 @@ export class PixelView {
     this.frame = 0;
     if (!this.source) return;
     const start = performance.now();
-    this.keepPace(time - this.lastFrame);
-    const rough = this.moving && time < this.slowUntil;
-    const { index, milliseconds } = this.effort;
-    const last = this.painted?.index === index ? this.painted : null;
-    const how = { index, milliseconds, smooth: !rough, last };
-    const result = paint(this.context, this.camera, this.source, this.greys, how);
-    this.painted = { ...result, index, rough };
+    const { camera } = this;
+    this.pace.learn(time - this.lastFrame);
+    const { limits, milliseconds, smooth } = this.pace.effort;
+    const index = chooseLevel(this.source, camera, limits);
+    const last = this.painted?.index === index && this.painted.smooth === smooth ? this.painted : null;
+    const how = { index, milliseconds, smooth, last };
+    const result = paint(this.context, camera, this.source, this.greys, how);
+    this.painted = { ...result, index, smooth };
     if (last) this.paintOverFresh(result.fresh);
     else this.paintOver(this.context);
-    this.showBar();
+    this.bar.show(this.spacing ? camera.zoom / this.spacing / this.ratio : 0, camera.width / this.ratio);
     const { frames } = this;
     frames.drawn++;
     frames.milliseconds.push(performance.now() - start);
@@ -383,7 +333,8 @@ export class PixelView {
     if (this.greysChanged) this.callbacks.onWindow?.({ centre: this.greys.centre, width: this.greys.width });
     this.viewChanged = false;
     this.greysChanged = false;
-    const settled = result.based && !result.missing && !result.stale && !this.hasty && !this.painted?.rough;
+    const complete = result.based && !result.missing && !result.stale;
+    const settled = complete && this.painted.smooth && !this.pace.windowing;
     this.waiting = this.waiting.filter(({ fine, resolve }) => {
       if (!(fine ? settled : result.based)) return true;
       resolve(true);
@@ -410,32 +361,15 @@ export class PixelView {
 
   paintOver() {}
 
-  /** A bar of 10 mm (of another round length where that would be too long or too short). */
-  showBar() {
-    const perMm = this.spacing ? this.camera.zoom / this.spacing / this.ratio : 0;
-    const room = (this.camera.width / this.ratio) * 0.4;
-    const mm = perMm ? (BARS.find((length) => length * perMm >= SHORTEST_BAR && length * perMm <= room) ?? null) : null;
-    const text = mm ? `${mm} mm` : this.spacing ? "" : "mm unknown";
-    const length = mm ? Math.round(mm * perMm) : 0;
-    if (this.barText.textContent === text && this.barLength === length) return;
-    this.barText.textContent = text;
-    this.barLine.style.width = `${length}px`;
-    this.barLine.hidden = !mm;
-    this.bar.hidden = !text;
-    this.barLength = length;
-  }
-
   /** Lets go of everything; the element is empty afterwards. */
   destroy() {
     this.source?.close();
     this.source = null;
     this.release();
-    for (const other of this.links) other.links.delete(this);
-    this.links.clear();
+    unlinkAll(this);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.wantTimer);
-    clearTimeout(this.hasteTimer);
-    clearTimeout(this.restTimer);
+    this.pace.stop();
     this.gestures.destroy();
     this.resizes.disconnect();
     this.stop.abort();

@@ -28,7 +28,7 @@ class Tile {
     this.tries = 0;
     this.notBefore = 0;
     this.failed = false;
-    this.pinned = false; // values that can't be fetched again stay
+    this.pinned = false; // whether its values stay whatever else is looked at
   }
 
   /** Whether the greys here are those of the window of `greys`. */
@@ -118,10 +118,10 @@ export class TilePyramid {
     return this.levels.length - 1;
   }
 
-  /** Index of the coarsest level that still has a pixel for (nearly) every device pixel at this zoom. */
-  levelFor(zoom) {
+  /** Index of the coarsest level whose pixels are not larger on the screen than `enough` device pixels. */
+  levelFor(zoom, enough = FINE_ENOUGH) {
     let index = 0;
-    while (index < this.coarsest && this.levels[index + 1].scale * zoom <= FINE_ENOUGH) index++;
+    while (index < this.coarsest && this.levels[index + 1].scale * zoom <= enough) index++;
     return index;
   }
 
@@ -132,6 +132,7 @@ export class TilePyramid {
     let tile = this.tiles.get(key);
     if (!tile) {
       tile = new Tile({ level, index, row, column, scale, reach: this.side * scale });
+      tile.pinned = index === this.coarsest; // what stands in for all others
       this.tiles.set(key, tile);
     }
     return tile;
