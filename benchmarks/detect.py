@@ -154,11 +154,12 @@ def scored_rows(
     """Return the sensitivities of one run's candidates, by lesion type, as rows of the table."""
     config = FrocConfig(rates=RATES, seed=arguments.seed, resamples=arguments.resamples)
     scores = score_detections(truth, detections, config)
+    only = "".join(f", fold {number}" for number in arguments.only_folds or ())
     context = {
         "run": name,
         "films": films,
         "manifest": scores.context["manifest_digest"][:12],
-        "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}",
+        "protocol": f"{arguments.folds} folds by woman, seed {arguments.seed}{only}",
     }
     return [
         {
