@@ -20,7 +20,7 @@ export class Opinion {
   constructor(element, hidden) {
     this._element = element;
     this._hidden = hidden;
-    this._asker = new Asker((text) => fill(this._element, waiting(text)));
+    this._asker = new Asker((text) => fill(this._element, waiting(text)), "counting what became of them");
     this._body = null;
   }
 
@@ -41,7 +41,8 @@ export class Opinion {
   async reveal() {
     const body = this._body;
     if (!body) return;
-    fill(this._element, waiting("counting"));
+    fill(this._element, waiting("counting what became of them"));
+    this._element.scrollIntoView({ block: "nearest" });
     try {
       const opinion = await this._asker.ask("/opinion", body);
       if (body !== this._body) return;
@@ -64,11 +65,21 @@ export class Opinion {
       make("h3", { tabIndex: -1 }, "How they turned out"),
       (opinion.targets ?? []).map((target) => tally(target)),
       sentences.length
-        ? make("ul.sentences", {}, sentences.map((sentence) => make("li", {}, capital(sentence))))
+        ? make("ul.sentences", {}, sentences.map((sentence) => make("li", {}, capital(sentence.replace(/^\w+(?=:)/, plain)))))
         : make("p", {}, "Nothing is known that could be counted."),
+      (opinion.targets ?? []).some((target) => target.basis) ? make("details.basis", {},
+        make("summary", {}, "What it rests on"),
+        make("dl", {}, opinion.targets.filter((target) => target.basis).map((target) =>
+          [make("dt", {}, capital(plain(target.target))), make("dd", {}, capital(target.basis))]))) : null,
       this._hidden ? button("Hide again", () => this._offer(), { kind: "small" }) : null);
+    this._element.scrollIntoView({ block: "nearest" });
     announce(sentences.join(". "));
   }
+}
+
+/** @param {string} name Of a column. */
+function plain(name) {
+  return name.replaceAll("_", " ");
 }
 
 /**

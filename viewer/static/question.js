@@ -9,7 +9,7 @@ import { ApiError, get, isAborted, post } from "/static/api.js";
 
 const FIRST_WORD = 150; // ms without an answer after which the page says what it waits for
 const LOOK = 500; // ms between two looks at the queue
-const TRIES = 4; // times that a busy server is asked in all
+const TRIES = 6; // times that a busy server is asked in all
 const LONGEST_PAUSE = 8; // s
 
 /** What becomes of the state when another finding is asked about: filters and sliders stay, the rest was about the old one. */
@@ -82,9 +82,13 @@ function scaled(query, mm, pixels) {
 
 /** Puts one question at a time; a newer one takes the place of an older. */
 export class Asker {
-  /** @param {function(string): void} say Told in words what is waited for. */
-  constructor(say) {
+  /**
+   * @param {function(string): void} say Told in words what is waited for.
+   * @param {string} [word] What is waited for, where that is not the embedder and its queue.
+   */
+  constructor(say, word = "") {
     this._say = say;
+    this._word = word;
   }
 
   /**
@@ -126,9 +130,9 @@ export class Asker {
     let ended = false;
     const look = async () => {
       if (ended) return;
-      let text = "reading the film";
+      let text = this._word || "reading the film";
       try {
-        const { waiting } = await get("/queue", { signal });
+        const { waiting } = this._word ? { waiting: 0 } : await get("/queue", { signal });
         if (waiting > 1) text = `waiting behind ${waiting - 1}`;
       } catch (error) {
         if (isAborted(error)) return;

@@ -147,8 +147,10 @@ class Card {
     this._up = thumbButton("up", `More like ${woman}`, "y", () => steps.up(row));
     this._down = thumbButton("down", `Less like ${woman}`, "x", () => steps.down(row));
     this._compare = button("Compare", () => steps.compare(row), {
-      name: `Compare ${woman} with your finding`, kind: "small", title: "Compare with your finding (key: c)",
+      name: `Compare ${woman} with your finding`, kind: "small compare-it", title: "Compare with your finding (key: c)",
     });
+    this._compare.prepend(draw("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" },
+      draw("path", { d: "M3 5h7v14H3zM14 5h7v14h-7z" })));
     this._words = make("div.words");
     this.element = make("article.card", { tabIndex: -1, data: { row } },
       frame, this._words, make("div.actions", {}, this._up, this._down, this._compare));
@@ -182,7 +184,7 @@ class Card {
     const doubtful = typeof neighbour.typicality === "number" && neighbour.typicality < ATYPICAL;
     fill(this._words,
       make("p.first", {}, outcomeMark(neighbour.outcome), make("span.rank", { "aria-hidden": "true" }, String(neighbour.rank))),
-      make("p", {}, neighbour.lesion_type ?? "type unknown"),
+      make("p", {}, neighbour.lesion_type ?? (neighbour.outcome === "normal" ? "no lesion" : "type unknown")),
       make("p.dim", {}, factsOf(neighbour).join(" · ")),
       doubtful ? make("p.warn", { title: "The findings most like this one mostly had another outcome" }, "atypical look") : null);
   }

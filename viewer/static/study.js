@@ -51,6 +51,7 @@ export class Study {
     if (!this._study) return;
     const state = this._address.state;
     const comparing = Boolean(state.compare) && !this._adding;
+    this._page.classList.toggle("asked", state.ask);
     this._stagePlace.hidden = comparing;
     this._comparePlace.hidden = !comparing;
     this._stage.update(this._shown());
@@ -99,9 +100,10 @@ export class Study {
     this._comparePlace = make("div.compare", { hidden: true });
     const panel = make("section.answers", { "aria-label": "Similar findings" });
     const decide = make("section.decide-place", { "aria-label": "Decide" });
-    fill(this._element, make("div.study", {},
+    this._page = make("div.study", {},
       make("div.looking", {}, this._stagePlace, this._comparePlace),
-      make("div.side", {}, panel, decide)));
+      make("div.side", {}, panel, decide));
+    fill(this._element, this._page);
     const facts = [
       study.name ? study.woman : null, study.date, typeof study.age === "number" ? `age ${number(study.age)}` : null,
     ].filter(Boolean).join(" · ");

@@ -77,7 +77,7 @@ export class Worklist {
       this._studies = studies;
       this._count.textContent = counted(total, "study", "studies");
       fill(this._table, studies.length ? this._rows(studies) : this._nothing());
-      this._point(null);
+      this._point(studies[0] ?? null);
       this._paging(total, offset);
       fill(this._problems, problems?.length ? make("details.dim", {},
         make("summary", {}, `${counted(problems.length, "file")} could not be read`),
@@ -149,13 +149,13 @@ export class Worklist {
 
   /** @param {any|null} study Whose pictures are shown; null for none. */
   _point(study) {
-    if (study && this._pointed === study.study) return;
+    if (study && this._pointed === study.study && this._preview.firstChild) return;
     this._pointed = study?.study ?? null;
     this._looking?.abort();
     const looking = (this._looking = new AbortController());
     for (const row of this._table.querySelectorAll("tbody tr")) row.classList.toggle("pointed", row.dataset.study === this._pointed);
     if (!study) {
-      fill(this._preview, empty("Point at a study to see its images."));
+      fill(this._preview);
       return;
     }
     fill(this._preview,
@@ -168,7 +168,8 @@ export class Worklist {
   _step(by) {
     const links = [...this._table.querySelectorAll("tbody a")];
     const at = links.findIndex((link) => link.closest("tr")?.dataset.study === this._pointed);
-    const next = links[Math.min(Math.max(at + by, 0), links.length - 1)];
+    const step = links.includes(/** @type {Element} */ (document.activeElement)) ? by : 0; // the first press goes to where it points
+    const next = links[Math.min(Math.max(at + step, 0), links.length - 1)];
     if (next) /** @type {HTMLElement} */ (next).focus();
   }
 
