@@ -18,7 +18,7 @@ from exchange import ExchangeError
 from exchange.imagefolders import list_images
 from index.gallery import Gallery
 from viewer.galleryimages import GalleryImages
-from viewer.imagedetails import ImageDetails, read_details
+from viewer.imagedetails import ImageDetails, read_details, stamp_of
 from viewer.marks import Mark, read_marks
 from viewer.problems import BusyError, NotFoundError
 from viewer.settings import ServeConfig
@@ -128,7 +128,7 @@ class Catalogue:
         return found
 
     def detailed(self, image: str) -> ImageEntry:
-        """Return an image with what its file says; the header is read where nobody has yet.
+        """Return an image with what its file says; the header is read where nobody has yet, or the file has changed.
 
         Raises:
             NotFoundError: There is none of this id, or the file is gone.
@@ -136,7 +136,7 @@ class Catalogue:
         """
         entry = self.entry(image)
         self.check_place(entry)
-        if entry.details is not None:
+        if entry.details is not None and entry.details.stamp == stamp_of(entry.path):
             return entry
         details = self._details(entry)
         with self._lock:
@@ -150,7 +150,7 @@ class Catalogue:
         Raises:
             NotFoundError: It has, or it is gone.
         """
-        if not os.path.isfile(entry.path) or os.path.realpath(entry.path) != entry.path:  # noqa: PTH113
+        if not os.path.isfile(entry.path) or os.path.realpath(entry.path) != entry.path:  # noqa: PTH113 - of every tile
             raise NotFoundError(f"image {entry.image}", "its file is gone", "reload the worklist")
 
     def of_row(self, position: int) -> ImageEntry | None:

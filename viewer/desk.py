@@ -24,6 +24,7 @@ from viewer.pyramid import Pyramids
 from viewer.questionbody import TYPICAL_LABEL
 from viewer.searching import SearchPool
 from viewer.settings import ServeConfig
+from viewer.sightings import Sightings
 from viewer.telling import AnswerTeller
 
 _CUTTERS = 4
@@ -51,6 +52,7 @@ class Desk:
         asker: Asks the gallery.
         opinions: Classifies.
         cutters: Threads that cut pictures.
+        sightings: Who has been shown what.
     """
 
     def __init__(self, config: ServeConfig, gallery: Gallery, catalogue: Catalogue, worker: EmbedWorker) -> None:
@@ -62,6 +64,7 @@ class Desk:
         self.teller = AnswerTeller(gallery, self.catalogue, own_version())
         self.asker = Asker(gallery, self.catalogue, self.worker, self.pyramids, self.searches, self.teller)
         self.opinions = Opinions(gallery, model=config.model, device=config.device)
+        self.sightings = Sightings()
         self.cutters = ThreadPoolExecutor(_CUTTERS, thread_name_prefix="mammoseek-cut")
         self._judging: threading.Thread | None = None
         self._lock, self._curating = threading.Lock(), threading.Lock()

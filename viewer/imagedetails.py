@@ -1,5 +1,6 @@
 """What is known of one image: by its file, by the gallery that holds it, and by the table of detections."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class ImageDetails:
         spacing_mm: Millimetres per pixel.
         stated_spacing_mm: The same where the file does not say it: the embedder is told.
         stated_view: The view where the file does not say it, likewise.
+        stamp: When the file last changed, in nanoseconds, and its bytes: of another one nothing of this is true.
     """
 
     header: Header
@@ -44,6 +46,17 @@ class ImageDetails:
     spacing_mm: float | None
     stated_spacing_mm: float | None
     stated_view: str | None
+    stamp: tuple[int, int] = (0, 0)
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Return when a file last changed, in nanoseconds, and its bytes.
+
+    Raises:
+        OSError: It is gone.
+    """
+    status = os.stat(path)  # noqa: PTH116 - of every request
+    return status.st_mtime_ns, status.st_size
 
 
 def read_details(path: str, record: Mapping[str, Any] | None, mark: Mark | None, *, names: bool) -> ImageDetails:
@@ -58,6 +71,10 @@ def read_details(path: str, record: Mapping[str, Any] | None, mark: Mark | None,
     Raises:
         MammogramError: The file can't be read, or is no mammogram.
     """
+    try:
+        stamp = stamp_of(path)
+    except OSError:
+        stamp = (0, 0)  # whoever reads it says why
     header = read_header(path)
     date = name = None
     if header.format == "DICOM":
@@ -80,4 +97,5 @@ def read_details(path: str, record: Mapping[str, Any] | None, mark: Mark | None,
         spacing_mm=spacing or header.spacing_mm or said.get("spacing_mm"),
         stated_spacing_mm=spacing or (None if header.spacing_mm else said.get("spacing_mm")),
         stated_view=view or (None if header.view else said.get("view")),
+        stamp=stamp,
     )

@@ -3,13 +3,15 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from viewer.access import Person
 from viewer.catalogue import ImageEntry
 from viewer.imagetelling import decoded_facts
 from viewer.pictures import LARGEST_PIXELS, SMALLEST_PIXELS, Crop, CropRequest
-from viewer.pyramid import Pyramid
+from viewer.pyramid import Pyramid, Version
 from viewer.state import Asking, ServerState, State
 
 router = APIRouter(tags=["images"])
@@ -34,21 +36,21 @@ async def image_info(image: ImageId, state: State, person: Asking) -> Response:
     study = state.desk.catalogue.study_of(image)
 
     def told() -> dict[str, Any]:
+        state.desk.sightings.is_new(person.name, "image", image)
         state.audit.note(person, "image opened", image=image, study=study)
         if entry.listed:
             state.desk.worker.prepare(state.desk.asker.film(entry))
         return decoded_facts(entry, study, pyramid)
 
-    return _json(await run_in_threadpool(told))
+    return JSONResponse(await run_in_threadpool(told))
 
 
 @router.get("/images/{image}/tiles/{level}/{row}/{column}")
 async def tile(
-    image: ImageId, level: Place, row: Place, column: Place, state: State, request: Request, known: IfNoneMatch = None
+    image: ImageId, level: Place, row: Place, column: Place, state: State, person: Asking, known: IfNoneMatch = None
 ) -> Response:
     """Return one tile: uint16, little-endian, row by row."""
-    entry = await run_in_threadpool(_entry, state, image)
-    version = await run_in_threadpool(state.desk.pyramids.version, entry.path, entry.frame)
+    version = await run_in_threadpool(_version, state, person, image)
     tag = f'"{version.tag}-{level}-{row}-{column}"'
     headers = {"etag": tag, "cache-control": _KEEP}
     if _matches(known, tag):
@@ -65,6 +67,7 @@ async def tile(
 async def image_crop(
     image: ImageId,
     state: State,
+    person: Asking,
     x0: Corner = None,
     y0: Corner = None,
     x1: Corner = None,
@@ -78,7 +81,7 @@ async def image_crop(
 
     def cut() -> Response:
         entry = state.desk.catalogue.detailed(image)
-        version = state.desk.pyramids.version(entry.path, entry.frame)
+        version = _version(state, person, image)
         tag = f'"{version.tag}-{x0}-{y0}-{x1}-{y1}-{mm}-{pixels}"'
         if _matches(known, tag):
             return Response(status_code=304, headers={"etag": tag, "cache-control": _KEEP})
@@ -99,12 +102,19 @@ def row_info(row: RowName, state: State, person: Asking) -> dict[str, Any]:
 
 @router.get("/rows/{row}/crop")
 async def row_crop(
-    row: RowName, state: State, mm: Millimetres = None, pixels: Pixels = 256, known: IfNoneMatch = None
+    row: RowName,
+    state: State,
+    person: Asking,
+    mm: Millimetres = None,
+    pixels: Pixels = 256,
+    known: IfNoneMatch = None,
 ) -> Response:
     """Return a square picture of a row: from its image, else its thumbnail."""
 
     def cut() -> Response:
         position = state.desk.asker.position(row)
+        if state.desk.sightings.is_new(person.name, "row", row):  # not one that an answer showed her
+            state.audit.note(person, "row opened", row=row)
         entry = state.desk.catalogue.of_row(position)
         tag = f'"{state.gallery.manifest.segments_digest[:16]}-{position}-{entry is None}-{mm}-{pixels}"'
         if _matches(known, tag):
@@ -114,10 +124,13 @@ async def row_crop(
     return await _by_thread(state, cut)
 
 
-def _entry(state: ServerState, image: str) -> ImageEntry:
+def _version(state: ServerState, person: Person, image: str) -> Version:
+    """Return an image's file as it is now; that somebody sees the image is put on record once."""
     entry = state.desk.catalogue.entry(image)
     state.desk.catalogue.check_place(entry)
-    return entry
+    if state.desk.sightings.is_new(person.name, "image", image):
+        state.audit.note(person, "image opened", image=image, study=state.desk.catalogue.study_of(image))
+    return state.desk.pyramids.version(entry.path, entry.frame)
 
 
 async def _pyramid(state: ServerState, entry: ImageEntry) -> Pyramid:
@@ -147,9 +160,3 @@ def _picture(crop: Crop, tag: str) -> Response:
 
 def _matches(known: str | None, tag: str) -> bool:
     return known is not None and (known.strip() == "*" or tag in [part.strip() for part in known.split(",")])
-
-
-def _json(content: dict[str, Any]) -> Response:
-    from fastapi.responses import JSONResponse
-
-    return JSONResponse(content)

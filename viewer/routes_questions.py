@@ -73,6 +73,7 @@ async def query(body: QuestionBody, state: State, person: Asking) -> JSONRespons
 
     def record(asked: Prepared, answer: Answer, told: dict[str, Any]) -> None:
         rows = [one["row"] for one in told["neighbours"]]
+        state.desk.sightings.add(person.name, "row", rows)
         state.audit.query(
             person,
             question_id=asked.question_id,

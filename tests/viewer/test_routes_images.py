@@ -128,3 +128,36 @@ def test_a_full_size_file(room: Room, cbis_dicom: list[Path]) -> None:
     finally:
         target.unlink()
         room.state.catalogue.refresh()
+
+
+def test_whoever_sees_a_picture_is_on_record_once(room: Room) -> None:
+    def noted(action: str, **facts: str) -> int:
+        entries = (record.entry for record in room.state.audit.entries(action))
+        return sum(all(entry.get(name) == value for name, value in facts.items()) for entry in entries)
+
+    image = room.image(25)
+    for _ in range(3):
+        assert room.client.get(f"/images/{image}/tiles/0/0/0").status_code == 200
+    assert noted("image opened", image=image) == 1
+    for _ in range(2):
+        assert room.client.get("/rows/w26-0/crop?mm=20").status_code == 200
+    assert noted("row opened", row="w26-0") == 1
+    shown = room.ask(row="w27-0", k=1)["neighbours"][0]["row"]
+    before = noted("row opened", row=shown)
+    assert room.client.get(f"/rows/{shown}/crop?mm=20").status_code == 200
+    assert noted("row opened", row=shown) == before  # the answer is on record
+
+
+def test_a_file_that_is_replaced_is_read_again(room: Room) -> None:
+    path = room.folder / "studies" / "twice.png"
+    cv2.imwrite(str(path), draw_breast(51, mass=True))
+    room.state.catalogue.refresh()
+    image = image_id(str(path.resolve()))
+    first = room.client.get(f"/images/{image}/tiles/0/0/0")
+    cv2.imwrite(str(path), np.pad(draw_breast(52, mass=True), ((0, 40), (0, 0))))
+    info = room.client.get(f"/images/{image}").json()
+    assert (info["rows"], info["levels"][0]["rows"]) == (160, 160)
+    second = room.client.get(f"/images/{image}/tiles/0/0/0", headers={"if-none-match": first.headers["etag"]})
+    assert second.status_code == 200
+    path.unlink()
+    room.state.catalogue.refresh()
