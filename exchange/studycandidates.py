@@ -86,7 +86,7 @@ def _is_mammogram(path: Path) -> bool:
 
 
 def _note(searched: int, left: int, reasons: list[str]) -> str:
-    note = f"a candidate of {DETECTOR}: no CAD report came with the study; it misses most lesions"
+    note = f"a candidate of {DETECTOR}: no CAD report came with the study; it misses many lesions"
     if left:
         note += f"; {left} of {searched + left} images were not searched ({reasons[0]})"
     return note

@@ -26,7 +26,7 @@ class Listen:
         processing_s: Seconds that the processing of one study may take; one that takes longer is ended, and has failed.
         candidates: `without-cad` searches the images of a study that came without a CAD report for candidates of our
             own; `never` leaves such a study without a report. It is `never` unless told otherwise: our own candidates
-            miss most lesions, and a report of them is in the archive for good.
+            miss many lesions, and a report of them is in the archive for good.
         keep_days: Days after which the images and reports of a study that was sent are deleted from the spool; 0 is as
             soon as it was sent. What failed is never deleted by itself.
         keep_journal_days: Days after which what a sent study is known by (digests and UIDs, no pixels) is deleted too.
