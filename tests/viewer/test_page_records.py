@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from tests.viewer.browsing import open_page
-from tests.viewer.pagesteps import ASKED, PATIENCE, STUDY, fragment, open_at, wait_for_image, wait_for_rows
+from tests.viewer.pagesteps import (
+    ASKED,
+    PATIENCE,
+    STUDY,
+    fragment,
+    open_at,
+    wait_for_image,
+    wait_for_rows,
+    wait_until_asked,
+)
 from tests.viewer.stubapi import Stub, stub_api
 
 
@@ -61,6 +70,20 @@ def test_a_neighbour_is_compared_at_the_same_scale_with_its_facts_and_other_view
     wait_for_image(page)
     assert "compare" not in fragment(page)
     assert page.locator("div.stage").is_visible()
+
+
+def test_a_neighbour_becomes_the_question_and_the_finding_comes_back(page: Any, stub: Stub) -> None:
+    open_at(page, stub.address, f"{ASKED}&down=row-4&compare=row-2")
+    wait_for_rows(page)
+    body = wait_until_asked(page, lambda: page.get_by_role("button", name="Ask with this case").click())
+    assert body["row"] == "row-2"
+    assert "image" not in body
+    assert body["negative"] == body["further"] == []
+    page.locator(".card.question").get_by_text("The case asked with").wait_for()
+    assert stub.bodies("/query")[-1] == body
+    back = page.get_by_role("button", name="Remove: asked with a case of the gallery")
+    assert wait_until_asked(page, lambda: back.click())["box"] == [290, 260, 360, 330]
+    page.locator(".card.question").get_by_text("Your finding").wait_for()
 
 
 def test_a_verdict_is_recorded_once_taken_back_and_listed(browser: Any, stub: Stub) -> None:

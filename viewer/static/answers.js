@@ -142,7 +142,7 @@ export class Answers extends EventTarget {
       this.answer = answer;
       for (const { row, woman } of answer.neighbours) this._women.set(row, woman);
       this._show(answer, body);
-      performance.measure("mammoseek.answer", { start: started });
+      performance.measure("mammoseek.answer", { start: started }); // for whoever measures: from the question to its strip
       this._tell();
     } catch (error) {
       if (isAborted(error)) return;

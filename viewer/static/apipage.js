@@ -38,8 +38,7 @@ function section(operation, schemas) {
   const parameters = operation.parameters ?? [];
   return make("details.operation", {},
     make("summary", {}, make("b.method", {}, operation.method.toUpperCase()), make("code", {}, operation.path),
-      make("span.dim", {}, operation.summary ?? "")),
-    make("p", {}, operation.description ?? ""),
+      make("span.dim", {}, operation.description ?? operation.summary ?? "")),
     parameters.length ? make("table", {},
       make("caption", {}, "Parameters"),
       make("tbody", {}, parameters.map((one) => make("tr", {},

@@ -27,6 +27,12 @@ window.addEventListener("loggedout", () => {
   location.assign(`/login.html#${encodeURIComponent(location.hash)}`);
 });
 
+// The fragment is the state: the skip link must not put its own in the place.
+document.getElementById("skip")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
 /** Ask who we are, then show what the address says. */
 async function start() {
   fill(main, waiting("opening the page"));

@@ -57,7 +57,7 @@ export class Collection {
         make("p.dim", {}, `${counted(gallery.rows, "row")} of ${counted(gallery.women, "woman", "women")} · generation ${
           gallery.generation} · model ${gallery.model} · mammoseek ${version}`),
         make("div.sheets", {},
-          make("section.sheet.tall", {}, make("h2", {}, "What it holds"), this._counts(found.counts ?? {})),
+          make("section.sheet.wide", {}, make("h2", {}, "What it holds"), make("div.holdings", {}, this._counts(found.counts ?? {}))),
           make("section.sheet", {}, make("h2", {}, "What was measured of it"), this._scorecard(found.scorecard)),
           make("section.sheet", {}, make("h2", {}, "Does it still fit what it is asked?"), this._drift(found.drift)),
           make("section.sheet.wide", {}, make("h2", {}, "Rows to curate"), this._curate(found.curate ?? {})),

@@ -8,7 +8,7 @@ import { get, isAborted } from "/static/api.js";
 import { button, fill, make, press } from "/static/elements.js";
 import { ImageView } from "/static/image/imageview.js";
 import { failed, waiting } from "/static/notices.js";
-import { questionPicture, rowPicture } from "/static/question.js";
+import { questionName, questionPicture, rowPicture } from "/static/question.js";
 import { picture } from "/static/strip.js";
 import { capital, number, outcomeKind, outcomeMark, viewName } from "/static/words.js";
 
@@ -87,10 +87,11 @@ export class Compare {
     fill(this._element,
       make("div.bar", {},
         make("h2", {}, "Compare"), link, whole,
+        button("Ask with this case", () => this._askWith(found.row), { title: "Find the cases that are like this one" }),
         button("Before", () => this._step(-1), { key: "k" }), button("Next", () => this._step(1), { key: "j" }),
         button("Close", () => this._address.go({ compare: "" }, "stopped comparing"), { key: "Escape" })),
       make("div.pair", {},
-        make("figure", {}, own, make("figcaption", {}, make("b", {}, "Your finding"))),
+        make("figure", {}, own, make("figcaption", {}, make("b", {}, questionName(state)))),
         make("figure", {}, other, make("figcaption", {}, outcomeMark(found.outcome),
           make("span", {}, ` ${found.woman ?? "another woman"}`)))),
       this._otherViews(found),
@@ -108,7 +109,7 @@ export class Compare {
    */
   _crops(own, other, found) {
     this._views = [
-      picture(own, questionPicture(this._address.state, this._mm, PIXELS), { label: "your finding" }),
+      picture(own, questionPicture(this._address.state, this._mm, PIXELS), { label: questionName(this._address.state) }),
       picture(other, rowPicture(found.row, this._mm, PIXELS), { label: "the case compared", tone: outcomeKind(found.outcome) }),
     ];
     this._applyLink();
@@ -137,6 +138,11 @@ export class Compare {
     } catch (error) {
       if (!isAborted(error) && views === this._views) fill(other, failed(error));
     }
+  }
+
+  /** @param {string} row */
+  _askWith(row) {
+    this._address.go({ row, compare: "", up: [], down: [], further: [], k: 10 }, "asked with a case");
   }
 
   _link() {

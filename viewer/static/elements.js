@@ -74,7 +74,7 @@ export function button(label, press, how = {}) {
     "aria-keyshortcuts": how.key,
     on: { click: press },
   }, make("span", {}, label));
-  if (how.key) made.append(make("kbd", { "aria-hidden": "true" }, how.key));
+  if (how.key) made.append(make("kbd", { "aria-hidden": "true" }, how.key.replace("Escape", "Esc")));
   return /** @type {HTMLButtonElement} */ (made);
 }
 

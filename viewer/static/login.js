@@ -39,7 +39,7 @@ async function login(said) {
   if (response.ok) return null;
   try {
     const { subject, cause, remedy } = (await response.json()).error;
-    return `${subject}: ${cause}${remedy ? `; ${remedy}` : ""}.`;
+    return `${subject[0].toUpperCase()}${subject.slice(1)}: ${cause}${remedy ? `; ${remedy}` : ""}.`;
   } catch {
     return `The server answered ${response.status}; try again.`;
   }

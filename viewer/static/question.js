@@ -26,7 +26,7 @@ export function questionOf(state) {
   if (!state.ask || !(state.row || (state.image && state.box))) return null;
   return {
     ...(state.row ? { row: state.row } : { image: state.image, box: state.box }),
-    further: state.further,
+    further: state.row ? [] : state.further,
     k: state.k,
     filters: {
       density: state.density, view: state.view, lesion_type: state.lesion, dataset: state.dataset, age: state.age,
@@ -37,6 +37,14 @@ export function questionOf(state) {
     negative: state.down,
     two_rows: state.two,
   };
+}
+
+/**
+ * What the finding that is asked about is called.
+ * @param {State} state
+ */
+export function questionName(state) {
+  return state.row ? "The case asked with" : "Your finding";
 }
 
 /**

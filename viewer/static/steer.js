@@ -166,6 +166,7 @@ export function chips(address, nameOf, imageOf) {
     delete weights[facet];
     chip(`${facet} should match`, { weights });
   }
+  if (state.row) chip("asked with a case of the gallery", { row: "" });
   for (const row of state.up) chip(`more like ${nameOf(row)}`, { up: state.up.filter((one) => one !== row) });
   for (const row of state.down) chip(`less like ${nameOf(row)}`, { down: state.down.filter((one) => one !== row) });
   for (const view of state.further) {

@@ -5,7 +5,7 @@
 
 import { button, draw, fill, make, press } from "/static/elements.js";
 import { CropView } from "/static/image/cropview.js";
-import { questionPicture, rowPicture } from "/static/question.js";
+import { questionName, questionPicture, rowPicture } from "/static/question.js";
 import { counted, outcomeKind, outcomeMark, outcomeWord, size, viewName } from "/static/words.js";
 
 const ATYPICAL = 0.3; // where 0.5 is chance: the neighbours of such a case contradict its label
@@ -108,7 +108,7 @@ export class Strip {
    */
   _question(state, mm, pixels, kept) {
     const url = questionPicture(state, mm, pixels);
-    const found = this._cards.get(url) ?? new Question(url);
+    const found = this._cards.get(url) ?? new Question(url, questionName(state));
     kept.set(url, /** @type {any} */ (found));
     return found.element;
   }
@@ -116,12 +116,14 @@ export class Strip {
 
 /** The finding that is asked about. */
 class Question {
-  /** @param {string} url */
-  constructor(url) {
+  /**
+   * @param {string} url
+   * @param {string} name
+   */
+  constructor(url, name) {
     const frame = make("div.frame");
-    this.element = make("article.card.question", { "aria-label": "your finding" }, frame,
-      make("p", {}, make("b", {}, "Your finding")));
-    this._begin = () => picture(frame, url, { label: "your finding" });
+    this.element = make("article.card.question", { "aria-label": name }, frame, make("p", {}, make("b", {}, name)));
+    this._begin = () => picture(frame, url, { label: name });
   }
 
   /** Fetch the picture, once the card stands on the page. */
