@@ -2,7 +2,7 @@
 
 They are fitted without the query's woman, so a woman of the gallery has fits of her own: those made last are kept. A
 fit takes seconds, of a large gallery minutes, on a core of its own; whoever asks meanwhile is told to come back. Of a
-gallery of more than 20,000 labelled rows they are fitted on the rows of some of the women, drawn by a fixed seed, and
+gallery of more than 10,000 rows they are fitted on the rows of some of the women, drawn by a fixed seed, and
 say so.
 """
 
@@ -26,7 +26,7 @@ from index.manifest import GalleryIdentity
 from viewer import ViewerError
 from viewer.childprocess import AHEAD, QUESTION, Child, result_of
 
-MOST_ROWS = 20_000
+MOST_ROWS = 10_000
 """Rows of a gallery that classifiers are fitted on."""
 
 _SEED = 20_250_101

@@ -176,6 +176,7 @@ async def _patient(future: "Future[Any]", patience_s: float, subject: str, remed
     waiting = asyncio.ensure_future(asyncio.shield(asyncio.wrap_future(future)))
     done, _ = await asyncio.wait({waiting}, timeout=patience_s)
     if not done:
+        waiting.add_done_callback(lambda late: late.cancelled() or late.exception())  # whoever asks again is told
         raise BusyError(subject, "takes longer", remedy, 10)
     return waiting.result()
 
