@@ -1,6 +1,6 @@
 """`mammoseek serve` and the page in a real browser, end to end: on mini-MIAS films and on full-size DICOM files.
 
-The gallery holds findings of 40 women of mini-MIAS, embedded by a network that was never trained: what is shown is that
+The gallery holds findings of 26 women of mini-MIAS, embedded by a network that was never trained: what is shown is that
 all parts work together, not what is retrieved.
 """
 
@@ -24,7 +24,7 @@ from tests.viewer.readingroom import fill_gallery
 
 PATIENCE = 120_000  # ms: classifiers are fitted when the first opinion is asked for
 ROOT = Path(__file__).resolve().parents[2]
-WOMEN = 40
+WOMEN = 26
 
 
 @dataclass(frozen=True)

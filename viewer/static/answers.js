@@ -32,6 +32,7 @@ export class Answers extends EventTarget {
     this._study = study;
     this._women = new Map();
     this._asked = null;
+    this._k = MOST;
     /** The last answer; null while there is none. */
     this.answer = null;
     this._side = Object.hasOwn(SIDES, setting("cards") ?? "") ? /** @type {any} */ (setting("cards")) : "middle";
@@ -58,7 +59,7 @@ export class Answers extends EventTarget {
     fill(element,
       make("div.bar", {}, make("h2", {}, "Similar findings"), this._undo, this._redo, this._sizes, this._two, this._steerButton, this._view),
       this._panel, this._chips,
-      make("div.answers-scroll", {}, this._says, this._list, this._more, this._opinionPlace, this._found));
+      (this._scroll = make("div.answers-scroll", {}, this._says, this._list, this._more, this._opinionPlace, this._found)));
     this._steering = new Steering(this._panel, address, session);
     this._strip = new Strip(this._list, {
       compare: (row) => this._compare(row),
@@ -167,6 +168,8 @@ export class Answers extends EventTarget {
         { density: [], view: [], lesion: [], dataset: [], age: null, typical: false }, "without filters"))));
     } else {
       this._strip.show(answer, state, this._pixels);
+      if (state.k <= this._k) this._scroll.scrollTop = 0; // other neighbours: the nearest first
+      this._k = state.k;
     }
     const more = !state.two && answer.neighbours.length >= state.k && state.k < MOST && answer.allowed_rows > state.k;
     fill(this._more, more
