@@ -202,13 +202,12 @@ def test_an_empty_gallery_answers_nothing():
 
 def test_fits_are_forgotten_when_there_are_many(monkeypatch):
     gallery = some_gallery()
-    monkeypatch.setattr("classifiers.classification._KEPT_FITS", 2)
     fits, real = [], fit_classifiers
     monkeypatch.setattr(
         "classifiers.classification.fit_classifiers",
         lambda *given, **options: fits.append(1) or real(*given, **options),
     )
-    classifier = CaseClassifier(gallery, "pathology", config=FAST)
+    classifier = CaseClassifier(gallery, "pathology", config=FAST, kept=2)
     for woman in ("a/1", "a/2", "a/1", "a/3", "a/1", "a/2"):
         classifier.classify(gallery.matrix[0], frozenset({woman}))
     assert len(fits) == 4, "a/2 was forgotten when a/3 came, a/1 was not"
