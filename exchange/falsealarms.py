@@ -119,12 +119,13 @@ def add_false_alarms(
 
 
 def film_source(rows: pd.DataFrame) -> Source:
-    """Return an image as it is searched, with the woman, spacing and view that its rows of a manifest tell."""
+    """Return an image as it is searched, with the woman, data set, spacing and view that its rows of a manifest tell."""
     row = rows.iloc[0]
     known = {name: None if name not in row or pd.isna(row[name]) else row[name] for name in ("spacing_mm", "view")}
     return Source(
         Path(str(row["path"])),
         patient=str(row["patient_id"]),
+        dataset=str(row["dataset"]),
         spacing_mm=None if known["spacing_mm"] is None else float(known["spacing_mm"]),
         view=known["view"],
     )
