@@ -119,7 +119,7 @@ def add_false_alarms(
 
 
 def film_source(rows: pd.DataFrame) -> Source:
-    """Return an image as it is searched, with the woman, data set, spacing and view that its rows of a manifest tell."""
+    """Return an image as it is searched, with what its rows of a manifest tell: woman, data set, spacing and view."""
     row = rows.iloc[0]
     known = {name: None if name not in row or pd.isna(row[name]) else row[name] for name in ("spacing_mm", "view")}
     return Source(
