@@ -6,8 +6,8 @@ The gallery holds the lesions and normal tissue of mini-MIAS, embedded by the fr
 places of normal tissue at the sizes of lesions, so many on each film as `--each` says. Two things are measured:
 
 - triage against embedding alone: the same detections read, cropped and embedded in batches as large, and nothing else.
-  Both are run in turns in one process with the same threads; the share above embedding is triage's time over the
-  embedding's beside it, less one. Triage's own part is the exclusion, the search, votes, heads and calibrated risk, and
+  Both are run in turns in one process with the same threads; the share above embedding is triage's processor time over
+  the embedding's beside it, less one. Triage's own part is the exclusion, the search, votes, heads and calibrated risk, and
   the worklist that is written and synchronised to disk after every batch. All women who are asked about are in the
   gallery, the dearest case: votes and heads are fitted without each tenth of them. A triage that meets them first fits
   them, a listener that goes on has them fitted.
@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
         gallery = build_gallery(with_rows(frame, normal_places(tissue, per_image=2, seed=0)), work)
         detections = marks(frame, tissue, arguments.each)
         rows = speed_rows(gallery, detections, work, arguments.repeats)
-        rows += memory_rows(gallery, detections, work, arguments.images)
+        if arguments.images:
+            rows += memory_rows(gallery, detections, work, arguments.images)
     table = pd.DataFrame(rows).assign(machine=machine_line())
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.output, index=False, float_format="%.4f")
@@ -118,20 +121,18 @@ def embed_alone(reader: SecondReader, detections: pd.DataFrame) -> int:
 
 def speed_rows(gallery: Path, detections: pd.DataFrame, work: Path, repeats: int) -> list[dict[str, Any]]:
     """Return detections a second of embedding and of triage, and triage's share above embedding, by turns."""
-    bare: list[float] = []
-    seconds: dict[str, list[float]] = {"triage, classifiers to be fitted": [], "triage, classifiers fitted": []}
+    bare: list[Cost] = []
+    triages: dict[str, list[Cost]] = {"triage, classifiers to be fitted": [], "triage, classifiers fitted": []}
     for repeat in range(repeats):
         reader = SecondReader(gallery, device="cpu")
         embed_alone(reader, detections.head(BATCH))
-        start = time.perf_counter()
-        embed_alone(reader, detections)
-        bare.append(time.perf_counter() - start)
-        for name, taken in seconds.items():
-            start = time.perf_counter()
-            report = triage(reader, detections, work / f"{name}-{repeat}")
-            taken.append(time.perf_counter() - start)
+        with timed(bare):
+            embed_alone(reader, detections)
+        for name, taken in triages.items():
+            with timed(taken):
+                report = triage(reader, detections, work / f"{name}-{repeat}")
             assert report.answered == len(detections), "all were done"
-            _say(f"{repeat + 1} of {repeats}: {name} {taken[-1]:.1f} s, embedding alone {bare[-1]:.1f} s")
+            _say(f"{repeat + 1} of {repeats}: {name} {taken[-1].processor:.1f} s, alone {bare[-1].processor:.1f} s")
     context = {
         "detections": len(detections),
         "images": int(detections["path"].nunique()),
@@ -139,15 +140,37 @@ def speed_rows(gallery: Path, detections: pd.DataFrame, work: Path, repeats: int
         "gallery rows": len(reader.gallery),
     }
     figures = {
-        f"{name}, detections a second": [len(detections) / one for one in taken]
-        for name, taken in {"embedding alone": bare, **seconds}.items()
+        f"{name}, detections a second": [len(detections) / one.wall for one in taken]
+        for name, taken in {"embedding alone": bare, **triages}.items()
     }
-    for name, taken in seconds.items():
-        figures[f"{name}: share above embedding"] = [own / one - 1 for own, one in zip(taken, bare, strict=True)]
+    for name, taken in triages.items():
+        shares = [own.processor / one.processor - 1 for own, one in zip(taken, bare, strict=True)]
+        figures[f"{name}: share above embedding"] = shares
     return [
         {"measure": name, "value": statistics.median(values), "low": min(values), "high": max(values), **context}
         for name, values in figures.items()
     ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that something took.
+
+    Attributes:
+        wall: By the clock on the wall.
+        processor: Of processor time, all threads together.
+    """
+
+    wall: float
+    processor: float
+
+
+@contextmanager
+def timed(costs: list[Cost]) -> Iterator[None]:
+    """Add what the lines within take."""
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    costs.append(Cost(time.perf_counter() - wall, time.process_time() - processor))
 
 
 def memory_rows(gallery: Path, detections: pd.DataFrame, work: Path, images: int) -> list[dict[str, Any]]:
@@ -203,7 +226,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
     parser.add_argument("--each", type=int, default=6, help="detections on a film (6)")
-    parser.add_argument("--images", type=int, default=2000, help="images over which memory is watched (2000)")
+    parser.add_argument(
+        "--images", type=int, default=2000, help="images over which memory is watched; 0 for none (2000)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="repeats of the speed (3)")
     parser.add_argument("--threads", type=int, help="threads of torch (its own number)")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "triage-speed.csv")
