@@ -7,8 +7,8 @@ places of normal tissue at the sizes of lesions, so many on each film as `--each
 
 - triage against embedding alone: the same detections read, cropped and embedded in batches as large, and nothing else.
   Both are run in turns in one process with the same threads; the share above embedding is triage's processor time over
-  the embedding's beside it, less one. Triage's own part is the exclusion, the search, votes, heads and calibrated risk, and
-  the worklist that is written and synchronised to disk after every batch. All women who are asked about are in the
+  the embedding's beside it, less one. Triage's own part is the exclusion, the search, votes, heads and calibrated risk,
+  and the worklist that is written and synchronised to disk after every batch. All women who are asked about are in the
   gallery, the dearest case: votes and heads are fitted without each tenth of them. A triage that meets them first fits
   them, a listener that goes on has them fitted.
 - memory: one detection on each of `--images` images (names of their own for the films, in turn), triaged in a process
