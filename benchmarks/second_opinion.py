@@ -48,7 +48,7 @@ from exchange.detections import Detection, detections_frame, known_cell
 from exchange.formats import read_detections
 from exchange.froc import FrocConfig, score_detections
 from exchange.froccomparison import compare_detections
-from exchange.judging import judge, read_truth
+from exchange.judging import Truth, judge, read_truth
 from exchange.matching import MatchingRule
 from exchange.rescoring import DETECTOR, cross_fitted_scores, evidence_frame
 from exchange.secondreader import EVIDENCE, SecondReader
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         gallery_rows = with_rows(frame, normal_places(tissue, per_image=1, seed=seed))
         if arguments.detections:
-            detections = read_marks(arguments.detections)
+            detections = judged_marks(truth, read_marks(arguments.detections))
         else:
             detections = simulated_detections(frame, tissue, arguments.separation, seed)
         evidence = fold_evidence(gallery_rows, detections, arguments.folds, seed)
@@ -109,6 +109,12 @@ def read_marks(paths: list[Path]) -> pd.DataFrame:
             raise MammoseekError(path, f"{reading.problems[0][0]}: {reading.problems[0][1]}")
         found += reading.detections
     return detections_frame(found)
+
+
+def judged_marks(truth: Truth, detections: pd.DataFrame) -> pd.DataFrame:
+    """Return the detections on films whose lesions all have a place: others are neither true nor false."""
+    known = judge(truth, detections, MatchingRule()).outcomes["row_id"]
+    return detections[detections["row_id"].isin(known)].reset_index(drop=True)
 
 
 def simulated_detections(frame: pd.DataFrame, tissue: TissueMap, separation: float, seed: int) -> pd.DataFrame:
