@@ -1,5 +1,6 @@
 """Fixtures of the page's tests: one Chromium per file, and one server with a real embedder for all of them."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def room_frame(synthetic_manifest: Callable[..., pd.DataFrame]) -> pd.DataFrame:
-    """Findings of 30 women in two views each, with density, age and side."""
+def room_frame(
+    synthetic_manifest: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    """Findings of 30 women in two views each, with density, age and side, on films in a folder of their own."""
     women = np.repeat(np.arange(WOMEN), 2)
     density = np.array(list("ABCD"), dtype=object)[women % 4]
-    return synthetic_manifest(WOMEN, view_count=2, density=density, age=40.0 + women, laterality="L")
+    frame = synthetic_manifest(WOMEN, view_count=2, density=density, age=40.0 + women, laterality="L")
+    folder = tmp_path_factory.mktemp("room-films")
+    return frame.assign(path=[shutil.copy(path, folder) for path in frame["path"]])
 
 
 @pytest.fixture(scope="session")
