@@ -11,8 +11,10 @@ import pytest
 
 from embedder.network import NetworkConfig
 from embedder.preparation import PreparationConfig
-from tests.viewer.browsing import open_browser
+from tests.viewer.browsing import open_browser, open_page
+from tests.viewer.pagesteps import PATIENCE
 from tests.viewer.readingroom import WOMEN, Room, fill_gallery, generous, open_room, write_studies
+from tests.viewer.stubapi import Stub, stub_api
 from viewer.settings import ServeConfig
 
 
@@ -21,6 +23,28 @@ def browser() -> Iterator[Any]:
     """A headless Chromium, shared by the tests of one file (Playwright's own loop must end with the file)."""
     with open_browser() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    """A server of the page with an API that is a stub."""
+    with stub_api() as running:
+        yield running
+
+
+@pytest.fixture
+def stub(server: Stub) -> Stub:
+    """The same, as if nobody had asked it yet."""
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def page(browser: Any, stub: Stub) -> Iterator[Any]:
+    """A page of the browser, to be opened at the stub."""
+    with open_page(browser) as (opened, _):
+        opened.set_default_timeout(PATIENCE)
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,7 @@
 """The page against an invented server: looking, asking, steering, and the way back."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.viewer.browsing import open_page
 from tests.viewer.pagesteps import (
@@ -23,27 +20,8 @@ from tests.viewer.pagesteps import (
     wait_for_rows,
     wait_until_asked,
 )
-from tests.viewer.stubapi import Stub, stub_api
+from tests.viewer.stubapi import Stub
 from tests.viewer.stubcollection import SCRIPT
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with stub_api() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(server: Stub) -> Stub:
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def page(browser: Any, stub: Stub) -> Iterator[Any]:
-    with open_page(browser) as (opened, _):
-        opened.set_default_timeout(PATIENCE)
-        yield opened
 
 
 def test_the_worklist_shows_studies_and_their_pictures_and_opens_one(page: Any, stub: Stub) -> None:

@@ -1,6 +1,5 @@
 """Who can use the page: an automated check of each view, a walk by the keyboard alone, and the sizes of screens."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from tests.viewer.pagesteps import (
     wait_for_rows,
     wait_until_asked,
 )
-from tests.viewer.stubapi import Stub, stub_api
+from tests.viewer.stubapi import Stub
 
 ENLARGED = (320, 640)  # of 1280 × 1024, four times enlarged
 SIZES = (LAPTOP, PORTRAIT, (1024, 768), (768, 1024), ENLARGED)
@@ -39,18 +38,6 @@ SMALL_TARGETS = """() => [...document.querySelectorAll("button, a, select, input
   return shown && !one.matches(".skip, input[type=checkbox], input[type=radio]") && (box.width < 24 || box.height < 24)
     && getComputedStyle(one).display !== "inline";
 }).map((one) => one.outerHTML)"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with stub_api() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(server: Stub) -> Stub:
-    server.reset()
-    return server
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """The page against an invented server: comparing, deciding, looking after the collection, logging in."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.viewer.browsing import open_page
 from tests.viewer.pagesteps import (
@@ -17,26 +14,7 @@ from tests.viewer.pagesteps import (
     wait_for_rows,
     wait_until_asked,
 )
-from tests.viewer.stubapi import Stub, stub_api
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with stub_api() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(server: Stub) -> Stub:
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def page(browser: Any, stub: Stub) -> Iterator[Any]:
-    with open_page(browser) as (opened, _):
-        opened.set_default_timeout(PATIENCE)
-        yield opened
+from tests.viewer.stubapi import Stub
 
 
 def test_a_neighbour_is_compared_at_the_same_scale_with_its_facts_and_other_views(page: Any, stub: Stub) -> None:
