@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from index.durable import storage_error, write_whole
-from viewer import ViewerError
+from viewer import StatusError, ViewerError
 from viewer.pace import Pace
 from viewer.settings import ServeConfig
 
@@ -30,7 +29,7 @@ _MOST_SESSIONS = 1_000
 _MOST_TOKENS = 10_000
 
 
-class AccessError(ViewerError):
+class AccessError(StatusError):
     """A request that is refused for who asks, or how.
 
     Args:
@@ -39,13 +38,6 @@ class AccessError(ViewerError):
 
     retry_after: float | None = None
     """Seconds after which it is worth asking again; None where it is not."""
-
-    def __init__(self, status: int, subject: object, cause: str, remedy: str = "") -> None:
-        super().__init__(subject, cause, remedy)
-        self.status = status
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.status, self.subject, self.cause, self.remedy)
 
 
 @dataclass(frozen=True)

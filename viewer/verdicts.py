@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from viewer import ViewerError
+from viewer import StatusError
 from viewer.access import Person
 from viewer.chain import Chain, Record, verify
 
@@ -26,19 +26,12 @@ COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class VerdictError(ViewerError):
+class VerdictError(StatusError):
     """A verdict that can't be recorded.
 
     Args:
         status: Its HTTP status: 404 unknown, 409 contradicts another, 422 wrong.
     """
-
-    def __init__(self, status: int, subject: object, cause: str, remedy: str = "") -> None:
-        super().__init__(subject, cause, remedy)
-        self.status = status
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.status, self.subject, self.cause, self.remedy)
 
 
 @dataclass(frozen=True)
