@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from viewer import StatusError
+from viewer import StatusError, ViewerError
 from viewer.access import Person
 from viewer.chain import Chain, Record, verify
 
