@@ -70,8 +70,10 @@ def listen(config: ServeConfig) -> socket.socket:
     """
     host, port = ("127.0.0.1" if config.host == "localhost" else config.host), config.port
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = found
+        # With the protocol named, asyncio sends small answers at once; else each may wait 40 ms for the one before.
+        sock = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ViewerError(f"address {host}", f"is none ({error.strerror})", "give one of this machine") from error
     try:

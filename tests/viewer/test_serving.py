@@ -184,6 +184,12 @@ def test_a_port_in_use_is_told_in_a_sentence():
             listen(replace(config, port=taken))
 
 
+def test_small_answers_are_sent_at_once():
+    config = ServeConfig(Path("gallery"), port=0, reader="anna")
+    with listen(config) as sock:
+        assert sock.proto == socket.IPPROTO_TCP  # asyncio switches Nagle's algorithm off where it sees that
+
+
 def test_an_address_of_another_machine_is_told_in_a_sentence():
     with pytest.raises(ViewerError):
         listen(ServeConfig(Path("gallery"), host="192.0.2.1", port=0, reader="anna"))
