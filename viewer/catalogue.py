@@ -8,7 +8,7 @@ is opened.
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from viewer.studies import Study, group_studies
 
 _READERS = 4
 _REFRESH_S = 60.0
+_TOLD = 5  # files and rows that can't be shown, at each look
 
 
 def image_id(path: str, frame: int | None = None) -> str:
@@ -79,15 +80,22 @@ class Catalogue:
         folders: Folders of images, looked through with all folders below them.
         tables: Files of detections.
         names_shown: Whether names of patients are kept at all.
+        say: Told which files and rows can't be shown, and why.
 
     Raises:
         ExchangeError: A folder or table is not there.
     """
 
     def __init__(
-        self, gallery: Gallery, folders: Sequence[Path] = (), tables: Sequence[Path] = (), *, names_shown: bool = False
+        self,
+        gallery: Gallery,
+        folders: Sequence[Path] = (),
+        tables: Sequence[Path] = (),
+        *,
+        names_shown: bool = False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._gallery, self._tables, self._names_shown = gallery, tuple(tables), names_shown
+        self._gallery, self._tables, self._names_shown, self._say = gallery, tuple(tables), names_shown, say
         self._roots = [_root(folder) for folder in folders]
         for table in self._tables:
             if not table.exists():
@@ -105,13 +113,18 @@ class Catalogue:
         self._add_gallery()
 
     @classmethod
-    def open(cls, config: ServeConfig, gallery: Gallery) -> "Catalogue":
+    def open(cls, config: ServeConfig, gallery: Gallery, say: Callable[[str], None] = lambda _: None) -> "Catalogue":
         """List what a configuration names.
+
+        Args:
+            config: Folders and tables.
+            gallery: What is asked.
+            say: Told which files and rows can't be shown, and why.
 
         Raises:
             ExchangeError: A folder or table is not there.
         """
-        return cls(gallery, config.images, config.detections, names_shown=config.names_shown)
+        return cls(gallery, config.images, config.detections, names_shown=config.names_shown, say=say)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -212,6 +225,11 @@ class Catalogue:
                 entries[entry.image] = entry
                 if entry.problem is not None:
                     problems.append((entry.name, entry.problem))
+        new = [problem for problem in problems if problem not in self.problems]
+        for name, cause in new[:_TOLD]:
+            self._say(f"Not shown: {name}: {cause}")
+        if len(new) > _TOLD:
+            self._say(f"Not shown: {len(new) - _TOLD} more")
         self.problems = tuple(problems)
         self._take(entries)
         self._loaded.set()

@@ -96,7 +96,7 @@ def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None)
 
     access = Access(config)
     gallery = Gallery.open(config.gallery)
-    catalogue = Catalogue.open(config, gallery)
+    catalogue = Catalogue.open(config, gallery, say)
     folder = config.state_folder
     lock = take_folder(folder)
     try:

@@ -122,7 +122,8 @@ def test_detections_lie_on_their_images(gallery: Gallery, tmp_path: Path) -> Non
         "detection_id,image,patient_id,dataset,x0,y0,x1,y1,score\n"
         "d1,a.png,anna,films,10,10,30,30,0.9\nd2,nowhere.png,anna,films,1,1,9,9,0.5\n"
     )
-    found = Catalogue(gallery, [root], [table])
+    told: list[str] = []
+    found = Catalogue(gallery, [root], [table], say=told.append)
     found.load()
     [study] = found.studies().values()
     assert study.woman == "anna"
@@ -130,6 +131,21 @@ def test_detections_lie_on_their_images(gallery: Gallery, tmp_path: Path) -> Non
     assert [mark.detection for mark in study.images[0].detections] == ["d1"]
     assert len(found.problems) == 1
     assert "nowhere.png" in str(found.problems)
+    [line] = told
+    assert line.startswith("Not shown: marks.csv")
+    assert "nowhere.png" in line
+    found.load()
+    assert len(told) == 1, "each is told once"
+
+
+def test_of_many_that_can_not_be_shown_a_few_are_told(gallery: Gallery, tmp_path: Path) -> None:
+    film(tmp_path / "films" / "a.png")
+    for number in range(9):
+        (tmp_path / "films" / f"{number}.png").write_bytes(b"no picture")
+    told: list[str] = []
+    Catalogue(gallery, [tmp_path / "films"], say=told.append).load()
+    assert len(told) == 6
+    assert told[-1] == "Not shown: 4 more"
 
 
 def test_what_is_not_there_is_told_at_the_start(gallery: Gallery, tmp_path: Path) -> None:
