@@ -49,7 +49,8 @@ _UNTIL = """async ([what, since, seconds]) => {
   return window.seen.filter((one) => one.at > since);
 }"""
 _FETCHED = """(since) => performance.getEntriesByType("resource").filter((one) => one.startTime > since).map((one) => (
-  { path: new URL(one.name).pathname, from: one.startTime, asked: one.requestStart, to: one.responseEnd }))"""
+  { path: new URL(one.name).pathname, from: one.startTime, asked: one.requestStart, to: one.responseEnd,
+    sent: one.transferSize > 0 }))"""
 # A gesture for so many frames; the times between frames are the browser's own.
 _GESTURE = """async ([gesture, count]) => {
   const { view } = window;
@@ -90,10 +91,13 @@ class Look:
         """Return how long after the act something last happened."""
         return float(max(one["at"] for one in self.events if one["what"].startswith(what))) - self.since
 
-    def fetch(self, end: str) -> dict[str, float]:
-        """Return when the first address that ends so was fetched, after the act: `from`, `asked` and `to`."""
+    def fetch(self, end: str) -> dict[str, float] | None:
+        """Return when the first address that ends so was fetched, after the act: `from`, `asked` and `to`.
+
+        None where the server did not send it: it was in the browser's cache.
+        """
         found = next(one for one in self.fetched if one["path"].endswith(end))
-        return {name: found[name] - self.since for name in ("from", "asked", "to")}
+        return {name: found[name] - self.since for name in ("from", "asked", "to")} if found["sent"] else None
 
     def picture(self, row: str) -> float | None:
         """Return how long after the act the picture of a row was drawn; None where it was there before."""

@@ -192,17 +192,18 @@ def note_answer(times: Times, act: str, look: Look) -> None:
     """
     assert look.answer is not None, "it was asked"
     took, query = look.answer["milliseconds"], look.fetch("/query")
+    assert query is not None, "answers are not cached"
     exchange = query["to"] - query["asked"]
     parts = {name: took[name] for name in ("queued", "embedding", "search")}
-    told = exchange - sum(parts.values())
+    told, wire = took["all"] - sum(parts.values()), exchange - took["all"]
     if act == "first box":
         times.add("first box: queued and embedding", took["queued"] + took["embedding"])
         return
     times.add(f"{act}: until the question is sent", query["asked"])
-    for name, milliseconds in (*parts.items(), ("answer made and on the wire", told)):
+    for name, milliseconds in (*parts.items(), ("answer told and recorded", told), ("on the wire", wire)):
         if act == "box" or name not in ("queued", "embedding"):
             times.add(f"{act}: {name}", milliseconds)
-    times.add(f"{act}: search and answer", told + took["search"])
+    times.add(f"{act}: search and answer", took["search"] + told + wire)
     times.add(f"{act}: from the answer to the cards", look.after("strip") - query["to"])
     if act == "box":
         note_pictures(times, look, query["to"])
@@ -211,12 +212,12 @@ def note_answer(times: Times, act: str, look: Look) -> None:
 
 
 def note_pictures(times: Times, look: Look, answered: float) -> None:
-    """Split what happened from the answer to the strip with all its pictures."""
+    """Split what happened from the answer to the strip with its pictures; of first pictures those that were sent."""
     assert look.answer is not None, "it was asked"
     first = look.answer["neighbours"][0]
     drawn = look.picture(first["row"])
-    if drawn is not None and first["has_picture"]:
-        fetched = look.fetch(f"/rows/{first['row']}/crop")
+    fetched = look.fetch(f"/rows/{first['row']}/crop") if first["has_picture"] else None
+    if drawn is not None and fetched is not None:
         source = "image" if first["image"] else "thumbnail"
         times.add("box: from the answer until the first picture is asked for", fetched["asked"] - answered)
         times.add(f"box: the first picture made and on the wire, from {source}", fetched["to"] - fetched["asked"])

@@ -30,7 +30,7 @@ QUESTION, AHEAD = 0, 1
 _MOST_AHEAD = 16  # jobs done ahead of time that wait; older ones are dropped for newer
 _BATCH = 8
 _ATTEMPTS = 2
-_PATIENCE_S = 180.0  # a child that is silent for so long is ended
+_PATIENCE_S = 180.0
 _START_PATIENCE_S = 300.0
 _PAUSE_S = 5.0  # after a child that could not start
 _POLL_S = 0.5
@@ -63,12 +63,20 @@ class Child:
         arguments: What it is called with; they can be pickled.
         capacity: Questions that may wait or be worked on; more are told to come back.
         batch: Jobs of one batch key that are handed over together.
+        patience_s: A child that is silent for so long over one job is ended.
     """
 
     def __init__(
-        self, name: str, make: Callable[..., Work], arguments: tuple[Any, ...], *, capacity: int, batch: int = _BATCH
+        self,
+        name: str,
+        make: Callable[..., Work],
+        arguments: tuple[Any, ...],
+        *,
+        capacity: int,
+        batch: int = _BATCH,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
-        self.name, self.capacity = name, capacity
+        self.name, self.capacity, self._patience_s = name, capacity, patience_s
         self._make, self._arguments, self._batch = make, arguments, batch
         self._condition = threading.Condition()
         self._heap: list[_Waiting] = []
@@ -236,7 +244,7 @@ class Child:
             assert self._connection is not None
             self._connection.send([one.job for one in batch])
             while left:
-                answer = self._receive(_PATIENCE_S)
+                answer = self._receive(self._patience_s)
                 one = left.pop(0)
                 if isinstance(answer, MammoseekError):
                     _fail(one.future, answer)

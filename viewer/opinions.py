@@ -32,6 +32,7 @@ MOST_ROWS = 10_000
 _SEED = 20_250_101
 _KEPT = 1_000
 _CAPACITY = 16
+_PATIENCE_S = 3600.0  # the fits of all targets are one job
 _FIRST = "pathology"
 
 
@@ -75,7 +76,7 @@ class Opinions:
         self, gallery: Gallery, *, model: Path | None = None, device: str = "cpu", capacity: int = _CAPACITY
     ) -> None:
         arguments = gallery.folder, gallery.generation, model, device
-        self._child = Child("opinions", OpinionWork, arguments, capacity=capacity, batch=1)
+        self._child = Child("opinions", OpinionWork, arguments, capacity=capacity, batch=1, patience_s=_PATIENCE_S)
         self._made: OrderedDict[OpinionJob, Any] = OrderedDict()
         self._asked: dict[OpinionJob, Future[Any]] = {}
         self._lock = threading.Lock()
