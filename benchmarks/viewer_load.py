@@ -226,8 +226,12 @@ async def warm(server: Server) -> None:
             for one in study["images"]:
                 info = (await client.get(f"/images/{one['image']}")).json()
                 [box] = draw_boxes(np.random.default_rng(7), info, 1)
-                await client.post("/query", json={"image": one["image"], "box": box})
+                question = {"image": one["image"], "box": box}
+                await client.post("/query", json=question)
         _say("all images were opened")
+        while (await client.post("/opinion", json=question)).status_code == 503:
+            await asyncio.sleep(5)
+        _say("classifiers are fitted")
 
 
 async def read_together(server: Server, readers: int, seconds: float, pace: float) -> Tally:
