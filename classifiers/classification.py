@@ -258,10 +258,24 @@ class CaseClassifier:
             ClassificationError: Other women have no labels or one class only, or the vector does not fit.
         """
         query = _checked(np.asarray(vector), self.gallery.matrix.shape[1])
-        others = ~pd.Index(self.gallery.patient_keys).isin(keys)
+        others = self._others(keys)
         fitted, risk = self._fit(others)
         replay = _replay(self.gallery, self.config, self._risk_config, query, context)
         return _answer(fitted, risk, query, self.target, name, int((~others).sum()), context, replay)
+
+    def prepare(self, keys: frozenset[str]) -> None:
+        """Fit now what `classify` would fit at its first finding of a woman.
+
+        Args:
+            keys: As in `classify`.
+
+        Raises:
+            ClassificationError: Other women have no labels or one class only.
+        """
+        self._fit(self._others(keys))
+
+    def _others(self, keys: frozenset[str]) -> npt.NDArray[np.bool_]:
+        return ~pd.Index(self.gallery.patient_keys).isin(keys)
 
     def _fit(self, others: npt.NDArray[np.bool_]) -> tuple[FittedClassifiers, RiskModel | str]:
         """Return what is fitted to some of the rows."""

@@ -1,6 +1,5 @@
 """The second opinion on detections: similar findings of other women, votes, heads and risk, a batch at a time."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from classifiers.classification import CaseClassifier, Classification
 from classifiers.context import CONTEXT_COLUMNS
 from classifiers.filling import gallery_embedder, index_device
 from classifiers.leaks import trained_on
+from classifiers.parts import PARTS, left_out, parts_of_women
 from classifiers.targets import choose_targets
 from classifiers.views import fuse_vectors
 from embedder.checkpoint import ModelError
@@ -38,8 +38,6 @@ EVIDENCE = (DETECTOR, LESION_VOTE, LESION_HEAD, MALIGNANT)
 head (of a gallery that holds normal tissue), and the probability of malignancy."""
 
 _LARGEST_BATCH = 32
-_PARTS = 10  # of the gallery's women, see `SecondReader`
-_FEWEST_WOMEN = 100  # in a gallery whose women are taken in parts
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,8 @@ class OpinionBatch:
 class SecondReader:
     """A gallery and its model, ready to say what became of places like those that a detector marked.
 
-    Votes and heads are fitted without the woman who is asked about. Fitted anew for each woman of the gallery they
-    would cost far more than all the rest, so a gallery's women are taken in ten parts, by their keys, and who is of a
-    part is judged without all of it; where women are few, without herself alone. Similar findings come from all other
-    women.
+    Votes and heads are fitted without the part of the gallery's women that the woman who is asked about is of, see
+    `classifiers.parts`. Similar findings come from all other women.
 
     Args:
         gallery: Folder of the gallery, of findings.
@@ -144,7 +140,7 @@ class SecondReader:
         seen = trained_on(self.embedder.card, self.gallery.patient_keys)
         targets = choose_targets(self.gallery.records, None, "finding")
         self._classifiers = {
-            name: CaseClassifier(self.gallery, name, seen=seen, kept=_PARTS + 1)
+            name: CaseClassifier(self.gallery, name, seen=seen, kept=PARTS + 1)
             for name in (MALIGNANCY, LESION)
             if name in targets
         }
@@ -240,8 +236,7 @@ class SecondReader:
         self, vector: npt.NDArray[np.float64], exclusion: Exclusion, context: Mapping[str, Any]
     ) -> tuple[dict[str, Classification], tuple[str, ...]]:
         hers = {self.gallery.patient_key(position) for position in exclusion.positions.tolist()}
-        asked = {self._parts[key] for key in hers}
-        keys = frozenset(key for key, part in self._parts.items() if part in asked)
+        keys = left_out(self._parts, hers)
         found, notes = {}, []
         for name, classifier in self._classifiers.items():
             try:
@@ -305,18 +300,6 @@ class SecondReader:
             **{name: record.get(name) for name in ("sop_uid", "sop_class_uid", "series_uid", "study_uid")},
             may_be_shown=self.config.name_cases,
         )
-
-
-def parts_of_women(keys: npt.NDArray[np.object_]) -> dict[str, str]:
-    """Return each woman's part of a gallery: one of ten, by a digest of her key; where women are few, herself.
-
-    Args:
-        keys: (n,) each row's woman.
-    """
-    women = sorted(set(keys.tolist()))
-    if len(women) < _FEWEST_WOMEN:
-        return {woman: woman for woman in women}
-    return {woman: str(int(hashlib.sha256(woman.encode()).hexdigest()[:8], 16) % _PARTS) for woman in women}
 
 
 def lesion_codes(frame: pd.DataFrame) -> npt.NDArray[np.int64]:

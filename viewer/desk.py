@@ -12,7 +12,7 @@ from index.manifest import read_manifest
 from index.precedents import precedents_of
 from index.typicality import MOST_ROWS_AT_ONCE, NEIGHBOURS, is_judged, witnesses_of
 from viewer.asking import Asker
-from viewer.catalogue import Catalogue
+from viewer.catalogue import Catalogue, ImageEntry
 from viewer.collection import curate
 from viewer.decoding import Decoders
 from viewer.embedworker import EmbedWorker
@@ -87,6 +87,19 @@ class Desk:
         self.cutters.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
         self.pyramids.close()
+
+    def prepare(self, entry: ImageEntry) -> None:
+        """Do ahead of time what the first question about an image would wait for.
+
+        Args:
+            entry: The image.
+
+        Raises:
+            NotFoundError: The file is gone.
+        """
+        self.worker.prepare(self.asker.film(entry))
+        if entry.rows:
+            self.opinions.prepare(frozenset(self.gallery.patient_key(position) for position in entry.rows))
 
     def check_typical(self) -> None:
         """Make sure that it can be said which rows are typical.

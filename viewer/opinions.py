@@ -1,17 +1,19 @@
 """Votes and probabilities, and second opinions on detections, in a child process of their own.
 
-They are fitted without the query's woman, so a woman of the gallery has fits of her own: those made last are kept. A
-fit takes seconds, of a large gallery minutes, on a core of its own; whoever asks meanwhile is told to come back. Of a
-gallery of more than 10,000 rows they are fitted on the rows of some of the women, drawn by a fixed seed, and
-say so.
+They are fitted without the query's woman: a woman of the gallery is judged without the tenth of its women that she is
+of (`classifiers.parts`), so that eleven fits of each target serve everybody. A fit takes seconds, of a large gallery
+minutes, on a core of its own; whoever asks meanwhile is told to come back. What serves women whom the gallery does not
+know is fitted when the server starts, and what serves a woman of the gallery when an image of hers is opened. Of a
+gallery of more than 10,000 rows they are fitted on the rows of some of the women, drawn by a fixed seed, and say so.
 """
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from index.gallery import Gallery
 from index.manifest import GalleryIdentity
 from viewer import ViewerError
 from viewer.childprocess import AHEAD, QUESTION, Child, result_of
+from viewer.problems import BusyError
 
 MOST_ROWS = 10_000
 """Rows of a gallery that classifiers are fitted on."""
@@ -49,6 +52,19 @@ class OpinionJob:
     vector: bytes
     women: frozenset[str]
     context: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to fit ahead of a question, one target at a time, so that a question need not wait for all of them.
+
+    Attributes:
+        women: As in `OpinionJob`; nobody for women whom the gallery does not know.
+        place: Which of the targets.
+    """
+
+    women: frozenset[str]
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,24 @@ class Opinions:
     def start(self) -> None:
         """Start the child, and let it fit what serves all women that the gallery does not know."""
         self._child.start()
-        self._child.submit(None, priority=AHEAD)
+        self.prepare(frozenset())
+
+    def prepare(self, women: frozenset[str]) -> None:
+        """Fit what an opinion on a woman needs ahead of the first question, after all questions that wait.
+
+        Args:
+            women: Her keys, "dataset/patient".
+        """
+        self._fit(FitJob(women))
+
+    def _fit(self, job: FitJob) -> None:
+        with contextlib.suppress(BusyError):  # the server is being stopped
+            future = self._child.submit(job, priority=AHEAD)
+            future.add_done_callback(lambda made: self._fit_next(job, made))
+
+    def _fit_next(self, job: FitJob, made: "Future[bool]") -> None:
+        if not made.cancelled() and made.exception() is None and made.result():
+            self._fit(replace(job, place=job.place + 1))
 
     def close(self) -> None:
         """End the child."""
@@ -184,45 +217,62 @@ class OpinionWork:
             raise ViewerError("opinions", cause, "restart the server")
         self._rows = _subset(gallery, folder, model, most)
         self._classifiers: dict[str, Any] | None = None
+        self._parts: dict[str, str] | None = None
         self._reader: Any = None
 
-    def run(self, jobs: Sequence[OpinionJob | TriageJob | None]) -> Iterator[Any]:
-        """Yield what is said of each job, or why nothing is; for None only the fits are made."""
+    def run(self, jobs: Sequence[OpinionJob | TriageJob | FitJob]) -> Iterator[Any]:
+        """Yield what is said of each job, or why nothing is; of a fit, whether there is a next target."""
         for job in jobs:
             yield result_of("opinions", lambda job=job: self._do(job))  # type: ignore[misc]
 
-    def _do(self, job: OpinionJob | TriageJob | None) -> Any:
-        if job is None:
-            return self._warm()
+    def _do(self, job: OpinionJob | TriageJob | FitJob) -> Any:
+        if isinstance(job, FitJob):
+            return self._fit(job)
         return self._triage(job) if isinstance(job, TriageJob) else self._opinion(job)
 
     def _targets(self) -> dict[str, Any]:
         from classifiers.classification import CaseClassifier
+        from classifiers.parts import PARTS
         from classifiers.targets import choose_targets
 
         if self._classifiers is None:
             rows = self._rows
             names = choose_targets(rows.records, None, rows.identity.granularity)
             told = sorted((name for name in names if not name.startswith("native_")), key=lambda name: name != _FIRST)
-            self._classifiers = {name: CaseClassifier(rows, name, seen=rows.seen) for name in told}
+            self._classifiers = {name: CaseClassifier(rows, name, seen=rows.seen, kept=PARTS + 1) for name in told}
         return self._classifiers
 
-    def _warm(self) -> None:
-        anything = np.zeros(self._rows.matrix.shape[1], np.float32)
-        anything[0] = 1.0
-        for classifier in self._targets().values():
-            classifier.classify(anything, frozenset())
+    def _fit(self, job: FitJob) -> bool:
+        classifiers = list(self._targets().values())
+        if job.place < len(classifiers):
+            with contextlib.suppress(MammoseekError):  # whoever asks is told
+                classifiers[job.place].prepare(self._left_out(job.women))
+        return job.place + 1 < len(classifiers)
+
+    def _left_out(self, women: frozenset[str]) -> frozenset[str]:
+        """Return whom the fits for a woman leave out."""
+        from classifiers.parts import left_out, parts_of_women
+
+        if self._parts is None:
+            self._parts = parts_of_women(self._rows.patient_keys)
+        return left_out(self._parts, women)
 
     def _opinion(self, job: OpinionJob) -> list[dict[str, Any]]:
         vector = np.frombuffer(job.vector, np.float32)
+        out = self._left_out(job.women)
+        others = len(out - job.women)
+        notes = [self._rows.note] if self._rows.note else []
+        if others:
+            notes.append(f"without {others} other women of the gallery too, who are left out together with her")
         found = []
         for target, classifier in self._targets().items():
             try:
-                said = classifier.classify(vector, job.women, dict(job.context)).to_dict()
+                said = classifier.classify(vector, out, dict(job.context)).to_dict()
             except MammoseekError as error:  # of other women there are too few labels
                 found.append({"target": target, "problem": error.cause})
                 continue
-            found.append(plain_opinion(target, said, self._rows.note))
+            some_unlabelled = bool(self._rows.records[target].isna().any())
+            found.append(plain_opinion(target, said, notes, some_unlabelled))
         return found
 
     def _triage(self, job: TriageJob) -> dict[str, Any]:
@@ -266,13 +316,14 @@ def _subset(gallery: Gallery, folder: Path, model: Path | None, most: int) -> _S
     )
 
 
-def plain_opinion(target: str, said: Mapping[str, Any], note: str) -> dict[str, Any]:
+def plain_opinion(target: str, said: Mapping[str, Any], notes: Sequence[str], some_unlabelled: bool) -> dict[str, Any]:
     """Return one classification as the API has it.
 
     Args:
         target: The label column.
         said: What `Classification.to_dict` returns.
-        note: What else its reader should know; empty for nothing.
+        notes: What else its reader should know.
+        some_unlabelled: Whether there are rows without this label, which have no vote.
     """
     knn, head, risk = said["knn"], said["head"], said["risk"]
     calibrated = None
@@ -286,13 +337,14 @@ def plain_opinion(target: str, said: Mapping[str, Any], note: str) -> dict[str, 
             "findings": support["findings"],
             "women": support["women"],
         }
-    basis = [knn["basis"], *([risk["basis"]] if calibrated else []), *([note] if note else [])]
+    basis = [knn["basis"], *([risk["basis"]] if calibrated else []), *notes]
     return {
         "target": target,
         "classes": list(said["classes"]),
         "vote": {name: knn[name] for name in ("counts", "neighbours", "women", "probabilities")},
         "head": None if head["probabilities"] is None else {name: head[name] for name in ("probabilities", "basis")},
         "calibrated": calibrated,
+        "some_unlabelled": some_unlabelled,
         "basis": "; ".join(basis),
     }
 
@@ -301,7 +353,7 @@ def opinion_sentence(said: Mapping[str, Any]) -> str:
     """Return one target's opinion in words, never a number without its support.
 
     >>> vote = {"counts": {"benign": 3, "malignant": 7}, "neighbours": 10, "women": 10}
-    >>> opinion_sentence({"target": "pathology", "vote": vote, "calibrated": None})
+    >>> opinion_sentence({"target": "pathology", "vote": vote, "calibrated": None, "some_unlabelled": False})
     'pathology: 7 of 10 malignant, from 10 women; not calibrated'
     """
     if "problem" in said:
@@ -309,7 +361,10 @@ def opinion_sentence(said: Mapping[str, Any]) -> str:
     vote, calibrated = said["vote"], said["calibrated"]
     named = calibrated["of"] if calibrated else max(vote["counts"], key=lambda name: vote["counts"][name])
     start = f"{said['target']}: {vote['counts'].get(named, 0)} of {vote['neighbours']} {named}, "
-    start += f"from {vote['women']} {'woman' if vote['women'] == 1 else 'women'}; "
+    start += f"from {vote['women']} {'woman' if vote['women'] == 1 else 'women'}"
+    if said["some_unlabelled"]:  # other rows, such as places of normal tissue, may be nearer
+        start += f", the nearest whose {said['target'].replace('_', ' ')} is known"
+    start += "; "
     if calibrated is None:
         return f"{start}not calibrated"
     return (

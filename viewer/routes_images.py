@@ -39,7 +39,7 @@ async def image_info(image: ImageId, state: State, person: Asking) -> Response:
         state.desk.sightings.is_new(person.name, "image", image)
         state.audit.note(person, "image opened", image=image, study=study)
         if entry.listed:
-            state.desk.worker.prepare(state.desk.asker.film(entry))
+            state.desk.prepare(entry)
         return decoded_facts(entry, study, pyramid)
 
     return JSONResponse(await run_in_threadpool(told))

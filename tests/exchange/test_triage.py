@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,14 @@ from hypothesis import strategies as st
 from classifiers.cases import Source, ask_source, classify_source
 from classifiers.classification import CaseClassifier
 from classifiers.filling import new_gallery
+from classifiers.parts import parts_of_women
 from embedder.embedding import pretrained_model
 from embedder.findings import Box
 from exchange import ExchangeError
 from exchange.detections import Detection, detections_frame
 from exchange.opinions import opinion_from_dict
 from exchange.rescoring import DETECTOR, fit_rescorer
-from exchange.secondreader import (
-    EVIDENCE,
-    OpinionConfig,
-    SecondReader,
-    lesion_batches,
-    lesion_codes,
-    parts_of_women,
-)
+from exchange.secondreader import EVIDENCE, OpinionConfig, SecondReader, lesion_batches, lesion_codes
 from exchange.triage import OPINIONS_FILE, TABLE_FILE, WORKLIST_FILE, read_opinions, triage
 
 
@@ -138,21 +131,8 @@ def test_a_detection_never_meets_its_own_woman(triaged):
         assert len(set(met)) == len(met), "one finding of each woman"
 
 
-def test_few_women_are_each_judged_without_herself_and_many_without_their_tenth():
-    few = np.array([f"a/w{number}" for number in range(60) for _ in range(2)], dtype=object)
-    assert parts_of_women(few) == {woman: woman for woman in few}
-    many = np.array([f"a/w{number}" for number in range(500) for _ in range(2)], dtype=object)
-    parts = parts_of_women(many)
-    assert set(parts) == set(many)
-    sizes = Counter(parts.values())
-    assert len(sizes) == 10
-    assert max(sizes.values()) < 2 * min(sizes.values())
-    assert parts_of_women(many[::-1]) == parts, "her part is hers, whoever else is there"
-    assert parts_of_women(many[:400]) == {woman: parts[woman] for woman in many[:400]}
-
-
 def test_who_is_of_a_part_is_judged_without_all_of_it(gallery, known, monkeypatch):
-    monkeypatch.setattr("exchange.secondreader._FEWEST_WOMEN", 1)
+    monkeypatch.setattr("classifiers.parts._FEWEST_WOMEN", 1)
     asked = []
     original = CaseClassifier.classify
 
@@ -170,7 +150,7 @@ def test_who_is_of_a_part_is_judged_without_all_of_it(gallery, known, monkeypatc
     assert any(len(keys) > 1 for keys in left_out)
     assert len(left_out) <= 10
     wider = {one.opinion.detection_id: one.opinion for one in found}
-    monkeypatch.setattr("exchange.secondreader._FEWEST_WOMEN", 100)
+    monkeypatch.setattr("classifiers.parts._FEWEST_WOMEN", 100)
     single = [one for batch in SecondReader(gallery).read(known) for one in batch.opinions]
     alone = {one.opinion.detection_id: one.opinion for one in single}
     assert {name: one.similar for name, one in wider.items()} == {name: one.similar for name, one in alone.items()}
