@@ -163,23 +163,27 @@ class AnswerTeller:
         return view.box, (details.header.rows, details.header.columns), details.spacing_mm
 
     def _other_views(self, position: int, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the woman's rows that may show the same finding: of the same breast, on another image."""
-        found = []
+        """Return rows of the woman that may show the same finding: of the same breast, one on each other image.
+
+        Rows of the same lesion come before rows of which it isn't known.
+        """
+        best: dict[tuple[Any, Any], tuple[bool, int]] = {}
+        records: dict[int, dict[str, Any]] = {}
         for other in self._gallery.rows_of([int(self._gallery.women[position])]).tolist():
-            known = self._gallery.record(other)
+            known = records[other] = self._gallery.record(other)
             same = all(
                 known.get(name) == record.get(name) or None in (known.get(name), record.get(name))
-                for name in ("laterality", "study_id")
+                for name in ("laterality", "study_id", "lesion_id", "tissue")
             )
-            if other == position or not same or known.get("path") == record.get("path"):
+            if not same or _image_of(known) == _image_of(record):
                 continue
-            if (
-                None not in (known.get("lesion_id"), record.get("lesion_id"))
-                and known["lesion_id"] != record["lesion_id"]
-            ):
-                continue
-            entry = self._catalogue.of_row(other)
-            found.append(
+            linked = known.get("lesion_id") is not None and known["lesion_id"] == record.get("lesion_id")
+            place = not linked, other
+            best[_image_of(known)] = min(place, best.get(_image_of(known), place))
+        views = []
+        for _, other in sorted(best.values()):
+            entry, known = self._catalogue.of_row(other), records[other]
+            views.append(
                 {
                     "row": known["row_id"],
                     "view": known.get("view"),
@@ -187,7 +191,7 @@ class AnswerTeller:
                     "image": None if entry is None else entry.image,
                 }
             )
-        return found
+        return views
 
     def _typicality(self, positions: Any) -> list[float | None]:
         if not is_judged(self._gallery, TYPICAL_LABEL, NEIGHBOURS):
@@ -218,6 +222,10 @@ def closeness_sentence(answer: Answer) -> str:
         f"close precedents: the nearest of these findings has the similarity {near.best:.3f}; "
         f"{near.percentile:.0f} % of the gallery's women have none that is closer among the others"
     )
+
+
+def _image_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    return record.get("path"), record.get("frame")
 
 
 def _shape(record: Mapping[str, Any]) -> tuple[int, int] | None:
