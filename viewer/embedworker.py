@@ -1,8 +1,9 @@
 """The model at work in a child process: places on images become vectors, without the page ever waiting behind it.
 
-The child keeps the films that it read and prepared last: the second place on an image costs one pass of the network
-and no reading. The server keeps vectors by image and place: filters, thumbs and sliders embed nothing again. Films that
-a reader opens are read and prepared ahead of her first question. Requests for one film are handed over together, and it
+The child keeps the films that it read and prepared last (`viewer.films`): the second place on an image costs one pass
+of the network and no reading. The server keeps vectors by image and place: filters, thumbs and sliders embed nothing
+again. Films that a reader opens are read and prepared ahead of her first question, beside the questions of others.
+Requests for one film are handed over together, and it
 is read once for all of them; each crop is a forward pass by itself, on one thread, since how many crops share a pass
 decides how their sums round, and the same question must get the same bits whoever else asks.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,15 @@ from embedder.header import Header
 from errors import MammoseekError
 from index.memory import available_memory
 from viewer.childprocess import AHEAD, QUESTION, Child, OutOfMemoryError, result_of
+from viewer.films import Films
+
+if TYPE_CHECKING:
+    from embedder.rois import Film  # loads the libraries of the model, which the server does without
 
 Corners = tuple[int, int, int, int]
 
 _VECTORS_KEPT = 10_000
-_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 768 << 20
+_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class EmbedWorker:
         model: Folder of its model, where it is not the copy that the gallery keeps.
         device: Where to compute.
         capacity: Questions that may wait.
-        film_bytes: Bytes that prepared films may take; None for a sixteenth of what is free, 256 to 768 MiB.
+        film_bytes: Bytes that prepared films may take; None for an eighth of what is free, 256 MiB to 2 GiB.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class EmbedWorker:
         capacity: int = 32,
         film_bytes: int | None = None,
     ) -> None:
-        budget = int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 16)))
+        budget = int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 8)))
         budget = budget if film_bytes is None else film_bytes
         self._child = Child("embedder", EmbedWork, (gallery, model, device, budget), capacity=capacity)
         self._known: OrderedDict[EmbedJob, EmbeddedView] = OrderedDict()
@@ -174,7 +179,7 @@ class EmbedWorker:
         return future
 
     def prepare(self, film: FilmKey) -> None:
-        """Read and prepare an image ahead of the first question, after all questions that wait."""
+        """Read and prepare an image ahead of the first question."""
         self._child.submit(EmbedJob(film, None, ahead=True), batch_key=film, priority=AHEAD)
 
     def _keep(self, job: EmbedJob, made: "Future[EmbeddedView]") -> None:
@@ -206,8 +211,7 @@ class EmbedWork:
 
         torch.set_num_threads(1)  # how many share a sum decides how it rounds
         self._embedder = gallery_embedder(gallery, model=model, device=device)
-        self._films: OrderedDict[FilmKey, Any] = OrderedDict()
-        self._film_bytes = film_bytes
+        self._films: Films[FilmKey, Film] = Films(self._prepared, film_bytes)
 
     def run(self, jobs: Sequence[EmbedJob]) -> Iterator[EmbeddedView | MammoseekError | None]:
         """Yield each job's vector, nothing for one that is done ahead of time, or why there is none."""
@@ -218,26 +222,20 @@ class EmbedWork:
             yield answer
 
     def _do(self, job: EmbedJob) -> EmbeddedView | None:
-        begun = time.perf_counter()
-        film = self._film(job.film)
         if job.ahead:
+            self._films.ahead(job.film)
             return None
+        begun = time.perf_counter()
+        film = self._films.get(job.film)
         crop = film.crop(None if job.box is None else Box(*job.box))
         vector = self._embedder.embed_crops([crop])[0]
         header = replace(film.header, notes=())
         took = 1000 * (time.perf_counter() - begun)
         return EmbeddedView(vector, Path(job.film.path), header.patient_id, header, took)
 
-    def _film(self, key: FilmKey) -> Any:
+    def _prepared(self, key: FilmKey) -> "Film":
         from embedder.mammogram import read_mammogram
         from embedder.rois import prepare_film
 
-        if key not in self._films:
-            mammogram = read_mammogram(key.path, frame=key.frame)
-            film = prepare_film(mammogram, self._embedder.preparation, key.spacing_mm, key.view)
-            self._films[key] = film
-            taken = sum(one.nbytes for one in self._films.values())
-            while taken > self._film_bytes and len(self._films) > 1:
-                taken -= self._films.popitem(last=False)[1].nbytes
-        self._films.move_to_end(key)
-        return self._films[key]
+        mammogram = read_mammogram(key.path, frame=key.frame)
+        return prepare_film(mammogram, self._embedder.preparation, key.spacing_mm, key.view)

@@ -51,14 +51,14 @@ def test_a_kill_in_the_middle_is_mended(room: Room, room_frame: pd.DataFrame) ->
     assert len(room.ask(image=room.image(20), box=[12, 47, 38, 73])["neighbours"]) == 10
 
 
-def test_films_are_kept_within_their_bytes(room_gallery: Path, room_frame: pd.DataFrame) -> None:
-    work = EmbedWork(room_gallery, None, "cpu", 1)
-    keys = [FilmKey(str(path), None, 0.4, "CC") for path in room_frame["path"][:3]]
-    jobs = [EmbedJob(keys[0], ahead=True), EmbedJob(keys[0], CORNERS), EmbedJob(keys[1], CORNERS)]
-    first, second, _ = list(work.run(jobs))
-    assert first is None
-    assert second.milliseconds > 0
-    assert list(work._films) == [keys[1]]  # the one used last stays however large it is
+def test_a_film_that_was_prepared_ahead_gives_the_same_vector(room_gallery: Path, room_frame: pd.DataFrame) -> None:
+    key = FilmKey(str(room_frame["path"].iloc[0]), None, 0.4, "CC")
+    ahead, alone = EmbedWork(room_gallery, None, "cpu", 1 << 30), EmbedWork(room_gallery, None, "cpu", 1 << 30)
+    nothing, first = list(ahead.run([EmbedJob(key, ahead=True), EmbedJob(key, CORNERS)]))
+    [second] = list(alone.run([EmbedJob(key, CORNERS)]))
+    assert nothing is None
+    assert first.milliseconds > 0
+    assert first.vector.tobytes() == second.vector.tobytes()
 
 
 def test_an_image_that_is_opened_is_prepared_ahead(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
