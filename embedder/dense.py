@@ -27,6 +27,7 @@ from torch.nn import functional
 from embedder.breast import Mask, Pixels
 from embedder.checkpoint import ModelError
 from embedder.crops import Window, breast_bounds, checked_box, finding_window, resample_window
+from embedder.devices import whole_float32
 from embedder.embedding import Vectors
 from embedder.ensemble import Ensemble
 from embedder.findings import Box
@@ -209,7 +210,8 @@ class DenseEmbedder:
 
     def _vectors(self, pooled: Tensor, extent_mm: float | None) -> Tensor:
         backbone: Any = self.network.backbone
-        pooled = backbone.forward_head(pooled[..., None, None]).float()
+        with whole_float32(pooled.device):
+            pooled = backbone.forward_head(pooled[..., None, None]).float()
         extents = None if extent_mm is None else torch.full((len(pooled),), extent_mm, device=pooled.device)
         return self.network.learned(pooled, extents)
 
@@ -241,7 +243,8 @@ class DenseEmbedder:
         normalised = (images.to(network.mean.device) - network.mean) / network.std
         if normalised.device.type != "mps":
             normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return network.backbone.forward_features(normalised)
+        with whole_float32(normalised.device):
+            return network.backbone.forward_features(normalised)
 
     def _window_features(self, cells: Tensor) -> Tensor:
         """Return (channels, rows, columns): each window's features, at its first cell."""
@@ -274,8 +277,9 @@ class DenseEmbedder:
             )
         self.window_cells = cells.shape[2], cells.shape[3]
         backbone: Any = self.network.backbone
-        dense = backbone.forward_head(self._window_features(cells[0])[:, 0, 0][None, :, None, None])
-        direct = self.network.pooled(crop.to(self.network.mean.device))
+        with whole_float32(self.network.mean.device):
+            dense = backbone.forward_head(self._window_features(cells[0])[:, 0, 0][None, :, None, None])
+            direct = self.network.pooled(crop.to(self.network.mean.device))
         if dense.shape != direct.shape or not _close(dense, direct):
             raise ModelError(name, "does not pool its feature map by a mean", remedy)
         # Squeeze-and-excitation, attention and the like carry what one end of the breast shows to the other.

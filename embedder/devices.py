@@ -1,4 +1,8 @@
-"""Where to compute: CPU, CUDA or MPS."""
+"""Where to compute: CPU, CUDA or MPS, and with how many bits."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,3 +32,44 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ModelError(name, "mammoseek does not run on this device", "use auto, cpu, cuda, cuda:0 or mps")
     return device
+
+
+class _WholeFloats:
+    """How many threads ask for whole float32 now, and what the process had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asking = 0
+        self.before = False
+
+
+_WHOLE_FLOATS = _WholeFloats()
+
+
+@contextmanager
+def whole_float32(device: torch.device) -> Iterator[None]:
+    """Convolve in float32 as a processor does: by default a GPU rounds the factors to TF32, which has 10 bits.
+
+    A vector that differs from the processor's in its fourth decimal is another neighbour here and there, and a gallery
+    made on one machine is asked on others. torch knows one switch for all threads: it stays as it is here until the
+    last thread that asked for it is done.
+
+    Args:
+        device: Where is computed; nothing is done for any but CUDA.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    state = _WHOLE_FLOATS
+    with state.lock:
+        if not state.asking:
+            state.before = torch.backends.cudnn.allow_tf32
+            torch.backends.cudnn.allow_tf32 = False
+        state.asking += 1
+    try:
+        yield
+    finally:
+        with state.lock:
+            state.asking -= 1
+            if not state.asking:
+                torch.backends.cudnn.allow_tf32 = state.before

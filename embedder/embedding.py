@@ -17,7 +17,7 @@ from torch.nn import functional
 from embedder.batches import study_batches
 from embedder.checkpoint import ModelCard, ModelError, code_version, load_model, save_model, woman_digest
 from embedder.crops import RoiCrop
-from embedder.devices import choose_device
+from embedder.devices import choose_device, whole_float32
 from embedder.ensemble import Ensemble
 from embedder.findings import Box, patient_key
 from embedder.handcrafted import feature_count
@@ -132,7 +132,8 @@ def embed_pixels(
         images, extents = images.to(device), extents.to(device)
         views = symmetric_views(images, network.config.test_time)
         beside = None if descriptors is None else torch.from_numpy(descriptors[part]).to(device)
-        found = torch.stack([network(view, extents, beside).embedding.float() for view in views]).mean(dim=0)
+        with whole_float32(device):
+            found = torch.stack([network(view, extents, beside).embedding.float() for view in views]).mean(dim=0)
         if len(views) > 1:
             found = functional.normalize(found, dim=1)
         vectors[part] = found.cpu().numpy()
@@ -213,21 +214,25 @@ class Embedder:
         """Length of the vectors."""
         return self.network.dimension
 
+    @property
+    def _pass(self) -> int:
+        """Crops in one forward pass."""
+        return min(self.batch_size, _CPU_PASS) if self.device.type == "cpu" else self.batch_size
+
     def embed_crops(self, crops: list[RoiCrop]) -> Vectors:
         """Embed crops; float32 (crops, dimension), unit length."""
         if not crops:
             return np.empty((0, self.dimension), np.float32)
         extents = np.array([np.nan if c.extent_mm is None else c.extent_mm for c in crops], np.float32)
         pixels = np.stack([c.pixels for c in crops])
-        size = min(self.batch_size, _CPU_PASS) if self.device.type == "cpu" else self.batch_size
         described = None
         if self.network.beside is not None:
             described = np.stack([crop.descriptors for crop in crops if crop.descriptors is not None])
-        return embed_pixels(self.network, pixels, extents, self.device, size, described)
+        return embed_pixels(self.network, pixels, extents, self.device, self._pass, described)
 
     def embed_store(self, crops: CropStore) -> Vectors:
         """Embed crops that were read before without a margin; float32 (rows, dimension), unit length."""
-        return embed_pixels(self.network, crops.pixels, crops.extent_mm, self.device, _CPU_PASS, crops.descriptors)
+        return embed_pixels(self.network, crops.pixels, crops.extent_mm, self.device, self._pass, crops.descriptors)
 
     def embed(
         self,

@@ -21,6 +21,7 @@ from torch.nn import functional
 from embedder.breast import Mask, Pixels
 from embedder.checkpoint import ModelError
 from embedder.conspicuity import NAMES, conspicuity
+from embedder.devices import whole_float32
 from embedder.ensemble import Ensemble
 from embedder.findings import Box
 from embedder.network import EmbedderNetwork
@@ -221,9 +222,10 @@ class TileEmbedder:
         images = torch.from_numpy(np.ascontiguousarray(shown, np.float32))[None, None].to(self.network.mean.device)
         normalised = ((images - self.network.mean) / self.network.std).contiguous(memory_format=torch.channels_last)
         backbone: Any = self.network.backbone
-        maps = backbone.forward_intermediates(
-            normalised, indices=self.indices, intermediates_only=True, stop_early=True
-        )
+        with whole_float32(normalised.device):
+            maps = backbone.forward_intermediates(
+                normalised, indices=self.indices, intermediates_only=True, stop_early=True
+            )
         return torch.cat(list(_on_grid(maps, self.config.levels, magnification)))
 
 
