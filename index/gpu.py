@@ -3,10 +3,12 @@
 An exact search on a GPU, in float32 or float16, keeps every row that the rounding of its scores could hide: its answers
 are those of the processor. What a GPU can't do is done beside it by design: it knows no filter, so it is asked for more
 rows and those that may not answer are dropped; few allowed rows, range queries and the rare query that needs more rows
-than a GPU returns are answered by the processor; an index is written and rid of rows as it is on the processor.
+than a GPU returns are answered by the processor; an index is written and rid of rows as it is on the processor. FAISS's
+indexes on a GPU take one search at a time: threads wait for each other.
 """
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -93,7 +95,9 @@ def training(index: Any, device: str) -> Iterator[None]:
     if inverted is None or not gpus or _missing(gpus):
         yield
         return
-    inverted.clustering_index = _on_gpus(faiss.IndexFlatIP(inverted.d), gpus, half=False)
+    # Named here: FAISS keeps an address, and what Python has no name for any more is gone from under it.
+    clustering = _on_gpus(faiss.IndexFlatIP(inverted.d), gpus, half=False)
+    inverted.clustering_index = clustering
     try:
         yield
     finally:
@@ -116,6 +120,7 @@ class GpuExactEngine(Engine):
         self._exact = engine if isinstance(engine, ExactEngine) else ExactEngine(engine.vectors, engine.names)
         self._margin = rounding_margin(self._vectors.dimension) + np.float32(_HALF_MARGIN if half else 0)
         self._parts = [_flat_part(self._vectors, gpu, len(gpus), place, half) for place, gpu in enumerate(gpus)]
+        self._alone = threading.Lock()
         self.until = engine.until
         self.description = {
             **engine.description,
@@ -140,7 +145,8 @@ class GpuExactEngine(Engine):
         width = min(int((k + _SPARE + most_barred) * rows / max(1, answering)), rows)
         if not len(queries) or width > MOST_ROWS or (allowed is not None and answering <= FEW_ROWS):
             return self._exact.search(queries, k, allowed=allowed, barred=barred)
-        scores, found = self._candidates(queries, width)
+        with self._alone:
+            scores, found = self._candidates(queries, width)
         last = scores.min(axis=1)
         if allowed is not None:
             scores[(found < 0) | ~allowed[found]] = -np.inf
@@ -218,12 +224,14 @@ class GpuProposer(Proposer):
         super().__init__(proposer.index)
         self.breadth, self.widest, self.step_bytes = proposer.breadth, proposer.widest, proposer.step_bytes
         self._copy = _on_gpus(proposer.index, gpus, half=True)
+        self._alone = threading.Lock()
 
     def propose(self, queries: Vectors, count: int, breadth: int, selector: Any | None) -> Positions:
         """Return candidates; see `Proposer.propose`."""
         count = min(count, MOST_ROWS)
         parameters = faiss.SearchParametersIVF(nprobe=min(breadth, MOST_ROWS)) if self.breadth == "nprobe" else None
-        return search_index(self._copy, queries, count, parameters)[1]
+        with self._alone:
+            return search_index(self._copy, queries, count, parameters)[1]
 
 
 def _missing(gpus: Sequence[int]) -> str:
