@@ -17,9 +17,9 @@ demo: $(VENV)/.demo
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
-# What needs a GPU: the same answers there as on the processor.
+# What needs a GPU: the same answers there as on the processor, from training to search.
 test-gpu: $(VENV)/.dev
-	$(BIN)/python -m pytest -m gpu -rs tests/index $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m gpu -rs tests $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

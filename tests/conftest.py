@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pydicom.uid as uid
 import pytest
+import torch
 from hypothesis import settings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -73,6 +74,14 @@ def cbis_dicom() -> list[Path]:
     files = sorted(Path(package.__file__).parent.rglob("*.dcm"))
     assert len(files) == 8
     return files
+
+
+@pytest.fixture
+def cuda() -> str:
+    """The device of tests that need a GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    return "cuda"
 
 
 SIDE = 120  # pixels of a synthetic film

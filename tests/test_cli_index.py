@@ -13,6 +13,7 @@ import pytest
 
 import console
 from embedder.manifest import write_manifest
+from index.gallery import Gallery
 from tests.commandline import TINY, assert_clear, command_line, environment, gallery, line, run
 
 __all__ = ["gallery", "line", "run"]  # fixtures
@@ -233,3 +234,31 @@ def test_ctrl_c_while_indexing_keeps_what_was_committed(line, tmp_path):
         command_line("index", "verify", gallery), env=environment(), capture_output=True, text=True
     )
     assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.gpu
+def test_a_gallery_is_built_indexed_and_asked_on_a_gpu(run, line, tmp_path, monkeypatch, cuda):
+    monkeypatch.setattr("index.presets.LEAST_ROWS", 10)
+    gallery = tmp_path / "gallery"
+    built = run("index", "build", line.manifest, "--model", line.model, "-o", gallery, "--device", cuda)
+    assert built.code == 0, built.err
+    here, there = Gallery.open(line.gallery), Gallery.open(gallery)
+    assert np.array_equal(here.row_ids, there.row_ids)
+    assert np.abs(here.matrix - there.matrix).max() < 1e-5
+    asked = ("--row", line.frame["row_id"][0], "-k", 5, "--json")
+    for engine in ("exact", "SQfp16", "IVF2,Flat"):
+        assert run("index", "rebuild", gallery, "--engine", engine, "--device", cuda).code == 0
+        answer = run("query", gallery, *asked, "--device", cuda)
+        assert answer.code == 0, answer.err
+        found, expected = (
+            json.loads(out)["neighbours"] for out in (answer.out, run("query", line.gallery, *asked).out)
+        )
+        assert [n["row_id"] for n in found] == [n["row_id"] for n in expected]
+        similar = [n["similarity"] for n in expected]
+        assert [n["similarity"] for n in found] == pytest.approx(similar, abs=1e-5)
+    image = ("query", gallery, line.frame["path"][3], "--box", "13,48,37,72", "--spacing-mm", 0.4, "--json")
+    rows = [[n["row_id"] for n in json.loads(run(*image, "--device", d).out)["neighbours"]] for d in ("cpu", cuda)]
+    assert rows[0] == rows[1]
+    classified = ("classify", gallery, line.frame["path"][3], "--box", "13,48,37,72", "--spacing-mm", 0.4, "--json")
+    outcomes = [run(*classified, "--device", device) for device in ("cpu", cuda)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes[1].err

@@ -205,3 +205,16 @@ def test_on_a_real_film_dense_vectors_are_akin_to_those_of_crops(mini_mias):
     # 25 cells of a crop, 16 of them at its border: with this network, which sees hundreds of pixels around a cell, the
     # padding of a crop makes another vector of it. Hence candidates are looked at again, crop by crop.
     assert np.median((places.vectors[chosen] * crops).sum(axis=1)) > 0.6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pooling", ["average", "gem"])
+def test_a_gpu_gives_the_places_that_the_processor_gives(pooling, cuda):
+    config = replace(TINY, pooling=pooling)
+    here, there = DenseEmbedder(network(config), SIZE), DenseEmbedder(network(config).to(cuda), SIZE)
+    prepared = prepared_breast()
+    expected, found = here.places(prepared, 36.0), there.places(prepared, 36.0)
+    assert np.array_equal(expected.cells, found.cells)
+    assert np.abs(expected.vectors - found.vectors).max() < 1e-5
+    boxes = [Box(13, 48, 37, 72), Box(20, 30, 50, 60)]
+    assert np.abs(here.in_place(prepared, boxes) - there.in_place(prepared, boxes)).max() < 1e-5

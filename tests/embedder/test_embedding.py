@@ -299,3 +299,26 @@ def test_averaged_views_do_not_tell_how_the_crop_lies(
         assert np.abs(vector(turns, upside_down) - as_it_is).max() < 1e-5
     for turns, upside_down in different:
         assert np.abs(vector(turns, upside_down) - as_it_is).max() > 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "tf_efficientnet_lite0", "resnet18"])
+def test_vectors_of_a_gpu_are_those_of_the_processor(
+    backbone: str, synthetic_manifest: Make, tmp_path: Path, cuda: str
+) -> None:
+    # A random start puts all crops close together: an order that holds here holds anywhere.
+    pretrained_model(tmp_path, NetworkConfig(backbone, "none"), PreparationConfig(height=96, width=96, floor_mm=12.0))
+    frame = synthetic_manifest(20, view_count=2)
+    here = gather(Embedder.load(tmp_path, device="cpu").embed_manifest(frame))[1]
+    embedder = Embedder.load(tmp_path, device=cuda)
+    there, again = (gather(embedder.embed_manifest(frame, workers=workers))[1] for workers in (1, 4))
+    assert np.array_equal(there, again)
+    assert np.abs(here - there).max() < 1e-5
+    row = frame.iloc[0]
+    alone = embedder.embed(Path(row["path"]), Box(13, 48, 37, 72), spacing_mm=row["spacing_mm"]).vector
+    assert np.abs(alone - here[0]).max() < 1e-5
+    similar = here.astype(np.float64) @ here.T
+    order, other = np.argsort(-similar, axis=1), np.argsort(-(there.astype(np.float64) @ there.T), axis=1)
+    # Where the orders differ, the processor itself can hardly tell the two rows apart.
+    gaps = np.abs(np.take_along_axis(similar, order, axis=1) - np.take_along_axis(similar, other, axis=1))
+    assert gaps.max() < 1e-6

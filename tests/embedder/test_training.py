@@ -512,3 +512,34 @@ def test_without_training_descriptors_are_standardised_on_the_rows_given(
     pretrained_model(tmp_path / "fused", tiny_network, preparation, known)
     card = Embedder.load(tmp_path / "fused").card
     assert {key for key in patient_key(frame) if card.role(key) == "descriptors"} == set(patient_key(known.frame))
+
+
+@pytest.mark.gpu
+def test_a_training_on_a_gpu_is_stopped_goes_on_and_answers_on_the_processor(
+    frame: pd.DataFrame, tiny_network: NetworkConfig, tiny_preparation: PreparationConfig, tmp_path: Path, cuda: str
+) -> None:
+    options: dict[str, Any] = {
+        "network": tiny_network, "preparation": tiny_preparation, "training": SHORT, "device": cuda, "workers": 1
+    }  # fmt: skip
+    whole = training.train(frame, tmp_path / "whole", **options)
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(frame, tmp_path / "stopped", callbacks=TrainingCallbacks(epoch=stop), **options)
+    epochs: list[int] = []
+    callbacks = TrainingCallbacks(epoch=lambda report: epochs.append(report.epoch))
+    resumed = training.train(frame, tmp_path / "stopped", callbacks=callbacks, **options)
+    assert epochs == [2]
+    for one, other in zip(whole.card.training["history"], resumed.card.training["history"], strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-2)
+    here, there = (Embedder.load(tmp_path / "stopped", device=device) for device in ("cpu", cuda))
+    vectors = [np.concatenate([part.vectors for part in each.embed_manifest(frame)]) for each in (here, there)]
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-5
+    # What was begun on a GPU goes on without one.
+    with pytest.raises(KeyboardInterrupt):
+        training.train(frame, tmp_path / "moved", callbacks=TrainingCallbacks(epoch=stop), **options)
+    moved = training.train(frame, tmp_path / "moved", **{**options, "device": "cpu"})
+    assert len(moved.card.training["history"]) == SHORT.epochs

@@ -34,7 +34,9 @@ def crops(synthetic_manifest: Make, tiny_preparation: PreparationConfig) -> Crop
 def start(
     crops: CropStore, tiny_network: NetworkConfig, tiny_preparation: PreparationConfig
 ) -> Callable[..., TrainingRun]:
-    def make(network: NetworkConfig = tiny_network, store: CropStore = crops, **options: Any) -> TrainingRun:
+    def make(
+        network: NetworkConfig = tiny_network, store: CropStore = crops, device: str = "cpu", **options: Any
+    ) -> TrainingRun:
         return TrainingRun(
             TrainingRun.new_network(network, HEADS, 0, 0),
             store,
@@ -42,7 +44,7 @@ def start(
             tiny_preparation,
             dataclasses.replace(CONFIG, **options),
             AugmentationConfig(),
-            torch.device("cpu"),
+            torch.device(device),
         )
 
     return make
@@ -192,3 +194,33 @@ def test_a_defect_is_not_taken_for_a_missing_compiler(
     monkeypatch.setattr(torch, "compile", lambda _: fail)
     with pytest.raises(ZeroDivisionError):
         start(compile=True).train_epoch(0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_bfloat16_as_the_processor_does_in_float32(
+    start: Callable[..., TrainingRun], tiny_network: NetworkConfig, cuda: str
+) -> None:
+    assert start(device=cuda).precision == torch.bfloat16
+    # Each device drops out features of its own choice: without it batches, views and first weights are the same.
+    alike = dataclasses.replace(tiny_network, dropout=0.0)
+    here = start(alike)
+    expected = [here.train_epoch(epoch)["total"] for epoch in range(3)]
+    for precision, tolerance in (("float32", 0.02), ("auto", 0.1)):
+        there = start(alike, device=cuda, precision=precision)
+        found = [there.train_epoch(epoch)["total"] for epoch in range(3)]
+        assert found == pytest.approx(expected, rel=tolerance)
+        assert {value.dtype for value in there.network.parameters()} == {torch.float32}
+        assert set(there.validate()) == set(here.validate())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_each_balance_mining_and_mixing_works(start: Callable[..., TrainingRun], cuda: str) -> None:
+    for options in (
+        {"balance": "weights", "backbone_norm": "batch"},
+        {"objective": dataclasses.replace(CONFIG.objective, metric="proxy-anchor")},
+        {"objective": dataclasses.replace(CONFIG.objective, metric="multi-similarity", focal=2.0)},
+        {"objective": dataclasses.replace(CONFIG.objective, miner="batch-hard")},
+        {"trainable": "layers"},
+    ):
+        losses = start(device=cuda, **options).train_epoch(0)
+        assert all(np.isfinite(list(losses.values()))), options

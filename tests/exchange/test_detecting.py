@@ -190,3 +190,15 @@ def test_a_picture_of_each_image_is_written_whole_or_not_at_all(detector, tmp_pa
     assert not list((tmp_path / "again").iterdir())
     with pytest.raises(ExchangeError, match="folder"):
         draw_all([answer], picture)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_candidates_that_the_processor_finds(detector, detect_gallery, tmp_path, cuda):
+    there = Detector(detect_gallery, device=cuda, config=DetectConfig(minimum=0.0))
+    source = Source(film(tmp_path), spacing_mm=0.4)
+    expected, found = detector.detect(source), there.detect(source)
+    assert np.abs(expected.heat - found.heat).max() < 1e-3
+    boxes, others = ([(one.x0, one.y0, one.x1, one.y1) for one in answer.detections] for answer in (expected, found))
+    assert boxes == others
+    scores, others = ([one.score for one in answer.detections] for answer in (expected, found))
+    assert scores == pytest.approx(others, abs=1e-3)

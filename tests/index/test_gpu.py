@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,39 @@ def test_cells_on_a_gpu(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
         expected, found = (engine.search(QUERIES, 10, allowed=mask).positions for engine in (here, moved))
         same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected.tolist(), found.tolist(), strict=True)])
         assert same > 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize("engine", ["exact", "float16", "IVF32,SQ8"])
+def test_threads_that_ask_one_gpu_at_once_get_the_answers_of_one_alone(engine: str) -> None:
+    moved = build_engine(EngineConfig(engine, search=SEARCH), STORED, NUMBERS, names, device="cuda:0")
+    parts = np.array_split(QUERIES, 60)
+    alone = [moved.search(part, 10).positions for part in parts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda part: moved.search(part, 10).positions, parts))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("one_gpu")
+def test_cells_that_a_gpu_found_are_as_good_as_the_processors() -> None:
+    config = EngineConfig("IVF32,Flat", search={"nprobe": 4, "candidates": 100})
+    expected = exact_engine(STORED, names).search(QUERIES, 10).positions
+    recall = {}
+    for device in ("cpu", "cuda:0"):
+        built = build_engine(config, STORED, NUMBERS, names, device=device)
+        found = open_engine(built.to_bytes(), built.description, built.until, STORED, NUMBERS, names)
+        hits = found.search(QUERIES, 10).positions
+        recall[device] = np.mean([len(set(a) & set(b)) for a, b in zip(hits.tolist(), expected.tolist(), strict=True)])
+    assert recall["cuda:0"] > recall["cpu"] - 0.3
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize("engine", ["ivf-pq", "hnsw", "int8"])
+def test_what_a_gpu_has_no_index_for_is_searched_by_the_processor(engine: str) -> None:
+    config = EngineConfig(engine, search={"candidates": 100})
+    here, there = (build_engine(config, STORED, NUMBERS, names, device=device) for device in ("cpu", "cuda:0"))
+    assert "so the processor searches" in there.description["note"]
+    assert np.array_equal(here.search(QUERIES, 5).positions, there.search(QUERIES, 5).positions)
