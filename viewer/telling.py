@@ -109,6 +109,7 @@ class AnswerTeller:
             "woman": self._woman(position),
             "box": None if (box := row_box(self._gallery, position)) is None else list(box),
             "image": None if entry is None else entry.image,
+            "has_picture": self._has_picture(position, record["row_id"]),
             "other_views": self._other_views(position, record),
             "facts": [
                 {"name": title, "value": _shown(record[name])}
@@ -140,10 +141,13 @@ class AnswerTeller:
             "mm": extent if spacing else None,
             "box": None if box is None else list(box),
             "image": None if entry is None else entry.image,
-            "has_picture": entry is not None or self._gallery.thumbnail(one.row_id) is not None,
+            "has_picture": self._has_picture(one.position, one.row_id),
             "agreement": agreement,
             "typicality": typicality,
         }
+
+    def _has_picture(self, position: int, row_id: str) -> bool:
+        return self._catalogue.of_row(position) is not None or self._gallery.thumbnail(row_id) is not None
 
     def _woman(self, position: int) -> str:
         """Return what the page calls a woman of the gallery: the same in every answer of this generation."""

@@ -209,7 +209,7 @@ def row_of(name: str, collection: Collection) -> dict[str, Any] | None:
     other = collection.neighbours[(collection.neighbours.index(found) + 1) % 24]
     return {
         "row": name, "box": [120, 260, 190, 330], "record": {}, "woman": found["woman"], "outcome": found["outcome"],
-        "image": "b" * 16,
+        "image": "b" * 16, "has_picture": True,
         "other_views": [{"row": other["row"], "view": other["view"], "laterality": "R", "image": None}],
         "facts": [{"name": "lesion_type", "value": found["lesion_type"]}, {"name": "margin", "value": "spiculated"}],
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """`mammoseek serve` and the page in a real browser, end to end: on mini-MIAS films and on full-size DICOM files.
 
 The gallery holds findings of 26 women of mini-MIAS, embedded by a network that was never trained: what is shown is that
-all parts work together, not what is retrieved.
+all parts work together, not what is retrieved. Whole breasts are asked about in the gallery that comes with mammoseek.
 """
 
 import contextlib
@@ -194,3 +194,35 @@ def test_a_box_on_a_full_size_dicom_file_is_read_to_the_verdict(page: Any, serve
     page.wait_for_function(
         "() => [...document.querySelectorAll('tbody a')].some((one) => one.textContent === 'P_00820')"
     )
+
+
+def test_whole_breasts_are_asked_about_without_a_box(browser: Any, cbis_dicom: list[Path], tmp_path: Path) -> None:
+    starter, dicom = ROOT / "starter" / "breast", cbis_dicom[0].parents[1]
+    with (
+        serving(starter, "--images", dicom, "--state", tmp_path / "state") as address,
+        open_page(browser, expect_errors=True) as (page, watch),
+    ):
+        page.set_default_timeout(PATIENCE)
+        open_study(page, address, "P_00820")
+        page.get_by_role("button", name="Ask about this image").wait_for()
+        body = wait_until_asked(page, lambda: page.keyboard.press("a"))
+        assert body["box"] is None
+        assert len(rows(page)) == 10
+        page.locator(".card.question").get_by_text("Your image").wait_for()
+        before = rows(page)
+        page.keyboard.press("b")
+        drag(page, (0.55, 0.45), (0.75, 0.6))  # a place to decide about: the question stays the same
+        page.wait_for_function("() => location.hash.includes('box=')")
+        assert rows(page) == before
+        body = wait_until_asked(page, lambda: page.keyboard.press("v"))  # the other view of the same breast
+        assert [one["box"] for one in body["further"]] == [None]
+        assert "box=" in fragment(page)
+        state, asked = fragment(page), rows(page)
+        page.keyboard.press("o")
+        page.locator(".sentences").get_by_text("Density: ").wait_for()
+        page.keyboard.press("c")  # with the nearest, where none has the focus
+        page.get_by_role("heading", name="Compare").wait_for()
+        open_at(page, address, state)
+        page.wait_for_function("() => document.querySelectorAll('article[data-row]').length === 10")
+        assert rows(page) == asked
+        assert not [error for error in watch.errors if "503" not in error]

@@ -40,3 +40,4 @@ def test_other_views_are_one_row_on_each_other_image(gallery: Gallery, row: str,
     teller = AnswerTeller(gallery, SimpleNamespace(of_row=lambda position: None), "0")  # type: ignore[arg-type]
     told = teller.row(int(gallery.table.find("row_id", row)[0]))
     assert [one["row"] for one in told["other_views"]] == expected
+    assert told["has_picture"]  # its thumbnail, since its image is not here

@@ -8,7 +8,7 @@ import { announce, button, fill, make, press, tip } from "/static/elements.js";
 import { bind } from "/static/keys.js";
 import { empty, failed, waiting } from "/static/notices.js";
 import { Opinion } from "/static/opinion.js";
-import { Asker, questionOf } from "/static/question.js";
+import { Asker, comparesBreasts, questionOf } from "/static/question.js";
 import { keep, setting } from "/static/settings.js";
 import { chips, Steering } from "/static/steer.js";
 import { Strip } from "/static/strip.js";
@@ -24,12 +24,14 @@ export class Answers extends EventTarget {
    * @param {HTMLElement} element
    * @param {import("/static/state.js").Address} address
    * @param {any} session
-   * @param {{addView: function(): void, imageName: function(string): string}} study What the study knows.
+   * @param {{addView: function(): void, askImage: function(): void, imageName: function(string): string}} study What the
+   *     study knows.
    */
   constructor(element, address, session, study) {
     super();
     this._address = address;
     this._study = study;
+    this._breasts = comparesBreasts(session);
     this._women = new Map();
     this._asked = null;
     this._k = MOST;
@@ -57,7 +59,7 @@ export class Answers extends EventTarget {
     this._opinionPlace = make("section.opinion", { "aria-label": "Opinion", hidden: true });
     this._found = make("div");
     fill(element,
-      make("div.bar", {}, make("h2", {}, "Similar findings"), this._undo, this._redo, this._sizes, this._two, this._steerButton, this._view),
+      make("div.bar", {}, make("h2", {}, this._breasts ? "Similar breasts" : "Similar findings"), this._undo, this._redo, this._sizes, this._two, this._steerButton, this._view),
       this._panel, this._chips,
       (this._scroll = make("div.answers-scroll", {}, this._says, this._list, this._more, this._opinionPlace, this._found)));
     this._steering = new Steering(this._panel, address, session);
@@ -65,7 +67,7 @@ export class Answers extends EventTarget {
       compare: (row) => this._compare(row),
       up: (row) => this._thumb("up", "down", row),
       down: (row) => this._thumb("down", "up", row),
-    });
+    }, this._breasts);
     this._opinion = new Opinion(this._opinionPlace, session.opinion_hidden !== false);
     this._asker = new Asker((text) => this._wait(text));
     this._unbind = bind(this._keys());
@@ -84,7 +86,7 @@ export class Answers extends EventTarget {
     this._steering.update();
     fill(this._chips, chips(this._address, (row) => this._women.get(row) ?? row, this._study.imageName));
     this._list.style.setProperty("--side", `${SIDES[this._side]}rem`);
-    const body = questionOf(state);
+    const body = questionOf(state, this._breasts);
     const asked = body ? JSON.stringify(body) : "";
     if (asked !== this._asked) {
       this._asked = asked;
@@ -185,6 +187,12 @@ export class Answers extends EventTarget {
   }
 
   _invitation() {
+    if (this._breasts) {
+      return make("div.notice.empty", {},
+        make("p", {}, "This gallery compares whole breasts: the most similar images of other women appear here, with what became of them."),
+        button("Ask about this image", () => this._study.askImage(), { key: "a" }),
+        make("p.dim", {}, "? lists all keys."));
+    }
     return make("div.notice.empty", {},
       make("p", {}, "Draw a box round a finding, or pick a detection: the most similar findings of other women appear here, with what became of them."),
       make("p.dim", {}, "b draws a box, n picks the next detection, ? lists all keys."));
@@ -243,10 +251,12 @@ export class Answers extends EventTarget {
     const group = "Similar findings";
     const focused = () => this._strip.focused || this._address.state.compare;
     const on = (act) => () => act(/** @type {string} */ (focused()));
+    const first = () => this.answer?.neighbours[0]?.row;
     return [
       { group, key: "j", does: "Next finding", act: () => this.step(1) },
       { group, key: "k", does: "Finding before", act: () => this.step(-1) },
-      { group, key: "c", does: "Compare it with yours, or stop comparing", when: () => Boolean(focused()), act: on((row) => this._compare(row)) },
+      { group, key: "c", does: "Compare it with yours, or stop comparing", when: () => Boolean(focused() || first()),
+        act: () => this._compare(focused() || first()) },
       { group, key: "y", does: "More like it", when: () => Boolean(focused()), act: on((row) => this._thumb("up", "down", row)) },
       { group, key: "x", does: "Less like it", when: () => Boolean(focused()), act: on((row) => this._thumb("down", "up", row)) },
       { group, key: "t", does: "One row, or benign facing malignant", act: () => this._two.click() },

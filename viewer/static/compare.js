@@ -9,7 +9,7 @@ import { button, fill, make, press } from "/static/elements.js";
 import { ImageView } from "/static/image/imageview.js";
 import { failed, waiting } from "/static/notices.js";
 import { questionName, questionPicture, rowPicture } from "/static/question.js";
-import { picture } from "/static/strip.js";
+import { noPicture, picture } from "/static/strip.js";
 import { capital, number, outcomeKind, outcomeMark, viewName } from "/static/words.js";
 
 const PIXELS = 768;
@@ -21,12 +21,14 @@ export class Compare {
    * @param {import("/static/state.js").Address} address
    * @param {function(): any} answerOf The answer that the neighbour belongs to; null while there is none.
    * @param {function(number): void} step Goes to the next neighbour, or to the one before.
+   * @param {boolean} breasts Whether whole breasts are compared.
    */
-  constructor(element, address, answerOf, step) {
+  constructor(element, address, answerOf, step, breasts) {
     this._element = element;
     this._address = address;
     this._answerOf = answerOf;
     this._step = step;
+    this._breasts = breasts;
     this._linked = true;
     this._whole = false;
     this._views = [];
@@ -91,7 +93,7 @@ export class Compare {
         button("Before", () => this._step(-1), { key: "k" }), button("Next", () => this._step(1), { key: "j" }),
         button("Close", () => this._address.go({ compare: "" }, "stopped comparing"), { key: "Escape" })),
       make("div.pair", {},
-        make("figure", {}, own, make("figcaption", {}, make("b", {}, questionName(state)))),
+        make("figure", {}, own, make("figcaption", {}, make("b", {}, questionName(state, this._breasts)))),
         make("figure", {}, other, make("figcaption", {}, outcomeMark(found.outcome),
           make("span", {}, ` ${found.woman ?? "another woman"}`)))),
       this._otherViews(found),
@@ -109,8 +111,10 @@ export class Compare {
    */
   _crops(own, other, found) {
     this._views = [
-      picture(own, questionPicture(this._address.state, this._mm, PIXELS), { label: questionName(this._address.state) }),
-      picture(other, rowPicture(found.row, this._mm, PIXELS), { label: "the case compared", tone: outcomeKind(found.outcome) }),
+      picture(own, questionPicture(this._address.state, this._mm, PIXELS, this._breasts), {
+        label: questionName(this._address.state, this._breasts),
+      }),
+      found.has_picture ? picture(other, rowPicture(found.row, this._mm, PIXELS), { label: "the case compared", tone: outcomeKind(found.outcome) }) : noPicture(other),
     ];
     this._applyLink();
   }

@@ -18,15 +18,25 @@ export const ANOTHER_FINDING = Object.freeze({
 });
 
 /**
+ * Whether a gallery compares whole breasts: a question then has an image, and no place on it.
+ * @param {any} session
+ */
+export function comparesBreasts(session) {
+  return session.gallery?.granularity === "breast";
+}
+
+/**
  * The body of `/query` and of `/opinion`; null where the state asks nothing.
  * @param {State} state
+ * @param {boolean} breasts Whether whole breasts are compared.
  * @returns {object|null}
  */
-export function questionOf(state) {
-  if (!state.ask || !(state.row || (state.image && state.box))) return null;
+export function questionOf(state, breasts) {
+  if (!state.ask || !(state.row || (state.image && (breasts || state.box)))) return null;
+  const place = ({ image, box }) => ({ image, box: breasts ? null : box });
   return {
-    ...(state.row ? { row: state.row } : { image: state.image, box: state.box }),
-    further: state.row ? [] : state.further,
+    ...(state.row ? { row: state.row } : place(state)),
+    further: state.row ? [] : state.further.map(place),
     k: state.k,
     filters: {
       density: state.density, view: state.view, lesion_type: state.lesion, dataset: state.dataset, age: state.age,
@@ -40,11 +50,12 @@ export function questionOf(state) {
 }
 
 /**
- * What the finding that is asked about is called.
+ * What is asked about is called.
  * @param {State} state
+ * @param {boolean} breasts
  */
-export function questionName(state) {
-  return state.row ? "The case asked with" : "Your finding";
+export function questionName(state, breasts) {
+  return state.row ? "The case asked with" : breasts ? "Your image" : "Your finding";
 }
 
 /**
@@ -52,21 +63,23 @@ export function questionName(state) {
  * @param {State} state
  * @param {number|null} mm Millimetres that it shows; null where the scale is unknown.
  * @param {number} pixels
+ * @param {boolean} breasts
  */
-export function questionPicture(state, mm, pixels) {
-  return state.row || !state.box ? rowPicture(state.row, mm, pixels) : boxPicture(state.image, state.box, mm, pixels);
+export function questionPicture(state, mm, pixels, breasts) {
+  if (state.row || !state.image) return rowPicture(state.row, mm, pixels);
+  return imagePicture(state.image, breasts ? null : state.box, mm, pixels);
 }
 
 /**
  * The address of the picture of a place on an image.
  * @param {string} image
- * @param {import("/static/state.js").Box} box
+ * @param {import("/static/state.js").Box|null} box The place; null for the whole image.
  * @param {number|null} mm
  * @param {number} pixels
  */
-export function boxPicture(image, box, mm, pixels) {
-  const [x0, y0, x1, y1] = box.map(String);
-  return `/images/${encodeURIComponent(image)}/crop?${scaled({ x0, y0, x1, y1 }, mm, pixels)}`;
+function imagePicture(image, box, mm, pixels) {
+  const corners = box ? Object.fromEntries(["x0", "y0", "x1", "y1"].map((name, at) => [name, String(box[at])])) : {};
+  return `/images/${encodeURIComponent(image)}/crop?${scaled(corners, mm, pixels)}`;
 }
 
 /**

@@ -39,7 +39,7 @@ export const ALL = "all";
  * @property {string} asked The image that is asked about; empty for none.
  * @property {Box|null} box
  * @property {string} detection
- * @property {{image: string, box: Box}[]} further
+ * @property {{image: string, box: Box|null}[]} further
  * @property {{centre: number, width: number}|null} window Of the image that is asked about; null for its own.
  */
 
@@ -145,6 +145,11 @@ export class Stage {
     fill(this._banner, said);
   }
 
+  /** The image that the tools work on. */
+  get chosen() {
+    return this._hanging.selected;
+  }
+
   /** Leave. */
   destroy() {
     this._gone = true;
@@ -176,7 +181,7 @@ export class Stage {
       id: found.detection, box: found.box, outline: found.outline, label: found.label ?? "", kind: "detection",
       selected: own && found.detection === detection,
     }));
-    further.filter((one) => one.image === image).forEach((one, at) => marks.push({
+    further.filter((one) => one.image === image && one.box).forEach((one, at) => marks.push({
       id: `further ${at}`, box: one.box, outline: null, label: "also asked with", kind: "query", selected: false,
     }));
     view.setMarks(marks);

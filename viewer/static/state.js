@@ -28,7 +28,7 @@
  * @property {Object<string, number>} weights What should match, and how much, by the name of the facet.
  * @property {string[]} up Rows to move the question toward.
  * @property {string[]} down Rows to move it away from.
- * @property {{image: string, box: Box}[]} further Other views of the same finding.
+ * @property {{image: string, box: Box|null}[]} further Other views of the same finding; without a box, whole images.
  * @property {string} compare
  * @property {number|null} ww Width of the window.
  * @property {number|null} wc Its centre.
@@ -85,10 +85,9 @@ export function parse(hash) {
     if (weight !== null && weight > 0 && weight <= 1) state.weights[facet] = weight;
   }
   state.further = (said.get("further") ?? "").split(";").flatMap((part) => {
-    const colon = part.lastIndexOf(":");
-    const box = parseBox(part.slice(colon + 1));
-    const image = decoded(part.slice(0, Math.max(colon, 0)));
-    return image && box ? [{ image, box }] : [];
+    const [name, corners] = part.split(":", 2);
+    const [image, box] = [decoded(name), parseBox(corners)];
+    return image && (box || corners === undefined) ? [{ image, box }] : [];
   });
   return state;
 }
@@ -115,7 +114,7 @@ export function format(state) {
     say("two", state.two ? "1" : "");
     for (const [facet, key] of Object.entries(FACET_KEYS)) say(key, state.weights[facet] ? String(state.weights[facet]) : "");
     for (const key of ["up", "down"]) say(key, state[key].map(coded).join(","));
-    say("further", state.further.map(({ image, box }) => `${coded(image)}:${box.join(",")}`).join(";"));
+    say("further", state.further.map(({ image, box }) => (box ? `${coded(image)}:${box.join(",")}` : coded(image))).join(";"));
     say("compare", coded(state.compare));
     if (state.ww !== null) parts.push(`ww=${state.ww}`, `wc=${state.wc}`);
   } else if (state.page === "worklist") {

@@ -23,10 +23,12 @@ export class Strip {
   /**
    * @param {HTMLElement} element
    * @param {Steps} steps
+   * @param {boolean} breasts Whether whole breasts are compared.
    */
-  constructor(element, steps) {
+  constructor(element, steps, breasts) {
     this._element = element;
     this._steps = steps;
+    this._breasts = breasts;
     /** @type {Map<string, Card>} Cards that are shown, by row and scale. */
     this._cards = new Map();
   }
@@ -92,7 +94,7 @@ export class Strip {
   _row(part, neighbours, card) {
     const own = neighbours.filter((neighbour) => neighbour.outcome === part.value);
     return make(`section.row`, { "aria-label": `nearest ${outcomeWord(part.value)} findings` },
-      make("h3", {}, outcomeMark(part.value), make("span.dim", {}, ` nearest ${own.length} of ${counted(part.allowed_rows, "finding")}`)),
+      make("h3", {}, outcomeMark(part.value), make("span.dim", {}, ` nearest ${own.length} of ${counted(part.allowed_rows, this._breasts ? "image" : "finding")}`)),
       own.length
         ? make("ol.cards", { role: "list", tabIndex: 0, "aria-label": `${outcomeWord(part.value)} findings` },
           own.map((one) => make("li", {}, card(one))))
@@ -107,8 +109,8 @@ export class Strip {
    * @param {Map<string, any>} kept
    */
   _question(state, mm, pixels, kept) {
-    const url = questionPicture(state, mm, pixels);
-    const found = this._cards.get(url) ?? new Question(url, questionName(state));
+    const url = questionPicture(state, mm, pixels, this._breasts);
+    const found = this._cards.get(url) ?? new Question(url, questionName(state, this._breasts));
     kept.set(url, /** @type {any} */ (found));
     return found.element;
   }
@@ -149,20 +151,18 @@ class Card {
     this._up = thumbButton("up", `More like ${woman}`, "y", () => steps.up(row));
     this._down = thumbButton("down", `Less like ${woman}`, "x", () => steps.down(row));
     this._compare = button("Compare", () => steps.compare(row), {
-      name: `Compare ${woman} with your finding`, kind: "small compare-it", title: "Compare with your finding (key: c)",
+      name: `Compare ${woman} with yours`, kind: "small compare-it", title: "Compare with yours (key: c)",
     });
     this._compare.prepend(draw("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" },
       draw("path", { d: "M3 5h7v14H3zM14 5h7v14h-7z" })));
     this._words = make("div.words");
     this.element = make("article.card", { tabIndex: -1, data: { row } },
       frame, this._words, make("div.actions", {}, this._up, this._down, this._compare));
-    this._begin = () => picture(frame, url, {
-      label: `${woman}, ${outcomeWord(neighbour.outcome)}`, tone: outcomeKind(neighbour.outcome), open: () => steps.compare(row),
-    });
-    if (!neighbour.has_picture) {
-      this._begin = () => null;
-      fill(frame, make("p.dim", {}, "no picture kept"));
-    }
+    this._begin = () => (neighbour.has_picture
+      ? picture(frame, url, {
+        label: `${woman}, ${outcomeWord(neighbour.outcome)}`, tone: outcomeKind(neighbour.outcome), open: () => steps.compare(row),
+      })
+      : noPicture(frame));
   }
 
   /** Fetch the picture, once the card stands on the page. */
@@ -208,6 +208,16 @@ export function factsOf(neighbour) {
     neighbour.density ? `density ${neighbour.density}` : null,
     neighbour.view ? viewName({ view: neighbour.view, laterality: neighbour.laterality }) : null,
   ].filter((fact) => fact !== null);
+}
+
+/**
+ * Say in the place of a picture that there is none.
+ * @param {HTMLElement} frame
+ * @returns {null}
+ */
+export function noPicture(frame) {
+  fill(frame, make("p.none", {}, "no picture kept"));
+  return null;
 }
 
 /**

@@ -10,7 +10,7 @@ import { Decide } from "/static/decide.js";
 import { button, fill, make } from "/static/elements.js";
 import { bind } from "/static/keys.js";
 import { failed, waiting } from "/static/notices.js";
-import { ANOTHER_FINDING } from "/static/question.js";
+import { ANOTHER_FINDING, comparesBreasts } from "/static/question.js";
 import { ALL, Stage } from "/static/stage.js";
 import { number, viewName } from "/static/words.js";
 import { hung } from "/static/worklist.js";
@@ -31,6 +31,7 @@ export class Study {
     this._element = element;
     this._address = address;
     this._session = session;
+    this._breasts = comparesBreasts(session);
     this._id = address.state.study;
     this._gone = new AbortController();
     this._seen = new Set();
@@ -39,6 +40,7 @@ export class Study {
     this._unbind = bind([
       { group: "Study", key: "n", does: "Ask with the next detection", act: () => this._nextDetection(1) },
       { group: "Study", key: "Shift+n", does: "Ask with the detection before", act: () => this._nextDetection(-1) },
+      ...(this._breasts ? [{ group: "Study", key: "a", does: "Ask about this image", act: () => this._askImage() }] : []),
       { group: "Study", key: "]", does: "Next image", act: () => this._nextImage(1) },
       { group: "Study", key: "[", does: "Image before", act: () => this._nextImage(-1) },
       { group: "Study", key: "Escape", does: "Stop comparing, or adding a view", act: () => this._escape() },
@@ -63,7 +65,7 @@ export class Study {
     } else if (this._compare) {
       this._compare.update();
     } else {
-      this._compare = new Compare(this._comparePlace, this._address, () => this._answers.answer, (by) => this._answers.step(by));
+      this._compare = new Compare(this._comparePlace, this._address, () => this._answers.answer, (by) => this._answers.step(by), this._breasts);
     }
     this._decide.update();
   }
@@ -119,6 +121,7 @@ export class Study {
     });
     this._answers = new Answers(panel, this._address, this._session, {
       addView: () => this._addView(),
+      askImage: () => this._askImage(),
       imageName: (image) => this._nameOf(image),
     });
     this._answers.addEventListener("answer", () => this._compare?.update());
@@ -172,6 +175,10 @@ export class Study {
    */
   _boxed(image, box) {
     const state = this._address.state;
+    if (this._breasts && state.ask && image === state.image) {
+      this._address.go({ box, detection: "" }, box ? "drew a box" : "took the box away"); // the question is the same
+      return;
+    }
     if (!box) {
       if (image === state.image) this._address.go({ box: null, detection: "", ask: false, compare: "" }, "took the box away");
       return;
@@ -206,12 +213,18 @@ export class Study {
 
   /**
    * @param {string} image
-   * @param {Box} box
+   * @param {Box|null} box
    * @param {string} detection
    */
   _another(image, box, detection) {
     const moved = image === this._address.state.image ? {} : { ww: null, wc: null };
     return { ...ANOTHER_FINDING, ...moved, image, box, detection };
+  }
+
+  /** Ask about the image that is looked at. */
+  _askImage() {
+    const image = this._stage.chosen;
+    if (image) this._address.go(this._another(image, null, ""), `asked about ${this._nameOf(image)}`);
   }
 
   /** @param {number} by */
@@ -238,9 +251,15 @@ export class Study {
       this._stage.say("This study has no other view of this breast. ", button("Close", () => this._stage.say(), { kind: "small" }));
       return;
     }
-    this._adding = true;
     const used = new Set(state.further.map((one) => one.image));
-    this._look((others.find((image) => !used.has(image.image)) ?? others[0]).image);
+    const next = others.find((image) => !used.has(image.image));
+    if (this._breasts) {
+      if (next) this._address.go({ further: [...state.further, { image: next.image, box: null }] }, `added ${viewName(next)}`);
+      else this._stage.say("All views of this breast are asked with. ", button("Close", () => this._stage.say(), { kind: "small" }));
+      return;
+    }
+    this._adding = true;
+    this._look((next ?? others[0]).image);
     this._stage.use("box");
     this._stage.say("Draw a box round the same finding on this view, or pick its detection. ",
       button("Don't add", () => this._escape(), { kind: "small", key: "Escape" }));

@@ -6,19 +6,22 @@
 import { arrow } from "./dom.js";
 
 const HANDLE = 9; // CSS pixels: side of a drawn handle
+const ROOM = 4 * HANDLE; // CSS pixels: a shorter side has none in its middle
 const REACH = { mouse: 9, pen: 12, touch: 24 }; // CSS pixels around a handle that still take it
 const LEAST = 8; // stored pixels: the smallest box
 const CLICK = 4; // CSS pixels that a press may wander and still be a click
 const STEP = 6; // CSS pixels that an arrow key moves an edge by
 const QUIET = 500; // milliseconds after the last key until the box counts as drawn
 
-/** Handles of a screen rectangle: [x, y, which edges they move]. */
-function handles({ left, top, right, bottom }) {
+/** Handles of a screen rectangle: [x, y, which edges they move]; between corners only where there is room for them. */
+function handles({ left, top, right, bottom }, ratio) {
   const [middle, centre] = [(left + right) / 2, (top + bottom) / 2];
-  return [
+  const corners = [
     [left, top, "left top"], [right, top, "right top"], [left, bottom, "left bottom"], [right, bottom, "right bottom"],
-    [middle, top, "top"], [middle, bottom, "bottom"], [left, centre, "left"], [right, centre, "right"],
   ];
+  const wide = right - left >= ROOM * ratio ? [[middle, top, "top"], [middle, bottom, "bottom"]] : [];
+  const high = bottom - top >= ROOM * ratio ? [[left, centre, "left"], [right, centre, "right"]] : [];
+  return [...corners, ...wide, ...high];
 }
 
 /** Keeps the box of one ImageView and changes it by gestures and keys. */
@@ -99,7 +102,7 @@ export class BoxTool {
   handleAt([sx, sy], reach) {
     if (!this.box) return null;
     const close = ([x, y]) => Math.max(Math.abs(x - sx), Math.abs(y - sy)) <= reach * this.view.ratio;
-    return handles(this.view.camera.boxToScreen(this.box)).find(close)?.[2] ?? null;
+    return handles(this.view.camera.boxToScreen(this.box), this.view.ratio).find(close)?.[2] ?? null;
   }
 
   contains([sx, sy]) {
@@ -169,7 +172,7 @@ export class BoxTool {
     if (!this.box) return;
     const { camera, ratio, colours } = this.view;
     const side = HANDLE * ratio;
-    for (const [x, y] of handles(camera.boxToScreen(this.box))) {
+    for (const [x, y] of handles(camera.boxToScreen(this.box), ratio)) {
       context.fillStyle = colours.focus;
       context.strokeStyle = "#000";
       context.lineWidth = 1.5 * ratio;

@@ -5,10 +5,16 @@
 
 const CHIP = 18; // CSS pixels: height of a mark's number
 const NEAR = 6; // CSS pixels within which an edge counts as hit
+const PLAIN = 700; // CSS pixels: the shorter side of a view up to which lines have their plain width
 
 /** What a mark is drawn with: colour by outcome if it has one, else by kind. */
 function colourOf(mark, colours) {
   return colours[mark.tone] ?? { detection: colours.accent, query: colours.focus }[mark.kind] ?? colours.ink;
+}
+
+/** Lines grow with the view, up to twice: a large display is looked at from further away. */
+function penWidth({ width, height }, ratio) {
+  return ratio * Math.min(2, Math.max(1, Math.min(width, height) / ratio / PLAIN));
 }
 
 /** Traces the mark's outline, or its box where it has none. */
@@ -26,25 +32,26 @@ function trace(context, camera, mark) {
 /** Draws one mark; `number` stands in its chip. */
 export function drawMark(context, camera, mark, number, colours, ratio) {
   const colour = colourOf(mark, colours);
+  const pen = penWidth(camera, ratio);
   context.save();
   context.lineJoin = "round";
   trace(context, camera, mark);
   context.strokeStyle = "rgb(0 0 0 / 70%)"; // a dark rim, so that the outline is seen on white tissue too
-  context.lineWidth = (mark.selected ? 6 : 3.5) * ratio;
+  context.lineWidth = (mark.selected ? 6 : 3.5) * pen;
   context.stroke();
   context.strokeStyle = colour;
-  context.lineWidth = (mark.selected ? 2.5 : 1.5) * ratio;
-  if (mark.kind === "query") context.setLineDash([7 * ratio, 4 * ratio]);
+  context.lineWidth = (mark.selected ? 2.5 : 1.5) * pen;
+  if (mark.kind === "query") context.setLineDash([7 * pen, 4 * pen]);
   context.stroke();
   context.setLineDash([]);
-  if (mark.selected) drawCorners(context, camera.boxToScreen(mark.box), colour, ratio);
+  if (mark.selected) drawCorners(context, camera.boxToScreen(mark.box), colour, pen);
   if (number !== null) drawChip(context, chipPlace(camera, mark, ratio), String(number), mark.selected, colour, ratio);
   context.restore();
 }
 
 /** Four brackets outside the box: the sign of a selected mark. */
-function drawCorners(context, { left, top, right, bottom }, colour, ratio) {
-  const [gap, arm] = [6 * ratio, 10 * ratio];
+function drawCorners(context, { left, top, right, bottom }, colour, pen) {
+  const [gap, arm] = [6 * pen, 10 * pen];
   context.beginPath();
   for (const [x, sx] of [[left - gap, 1], [right + gap, -1]]) {
     for (const [y, sy] of [[top - gap, 1], [bottom + gap, -1]]) {
@@ -54,14 +61,14 @@ function drawCorners(context, { left, top, right, bottom }, colour, ratio) {
     }
   }
   context.strokeStyle = colour;
-  context.lineWidth = 3 * ratio;
+  context.lineWidth = 3 * pen;
   context.stroke();
 }
 
 /** Where the number stands: above the box's left corner, inside the view if it can. */
 function chipPlace(camera, mark, ratio) {
   const { left, top, bottom } = camera.boxToScreen(mark.box);
-  const rim = (mark.selected ? 12 : 4) * ratio;
+  const rim = (mark.selected ? 12 : 4) * penWidth(camera, ratio);
   const above = top - (CHIP * ratio + rim);
   const below = bottom + rim;
   const roomOnlyAbove = above >= 0 || below + CHIP * ratio > camera.height;
