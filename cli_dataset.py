@@ -196,7 +196,7 @@ def dataset_mine(
 def dataset_false_alarms(
     manifest: ManifestPath,
     gallery: Annotated[
-        Path, typer.Option(help="Gallery of these women's lesions and normal tissue.", metavar="GALLERY")
+        Path, typer.Option("--gallery", help="Gallery of these women's lesions and normal tissue.", metavar="GALLERY")
     ],
     output: ManifestToWrite,
     per_image: Annotated[int, typer.Option(min=1, max=1000, help="Places to add on an image, at most.")] = 5,

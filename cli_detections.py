@@ -324,7 +324,9 @@ def detect(
     images: Annotated[list[Path], typer.Argument(help="Mammograms.", metavar="IMAGE...")],
     gallery: Annotated[
         Path,
-        typer.Option(help="Gallery of lesions and normal tissue, see `mammoseek dataset normal`.", metavar="GALLERY"),
+        typer.Option(
+            "--gallery", help="Gallery of lesions and normal tissue, see `mammoseek dataset normal`.", metavar="GALLERY"
+        ),
     ],
     most: Annotated[int, typer.Option(min=1, max=1000, help="Candidates on an image, at most.")] = 5,
     minimum: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least score.")] = 0.1,

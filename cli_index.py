@@ -17,7 +17,9 @@ Ray = Annotated[
     typer.Option(help="Embed on a Ray cluster: local, auto, or ray://host:port.", metavar="ADDRESS"),
 ]
 Engine = Annotated[
-    str | None, typer.Option(help="Search engine, see `mammoseek index rebuild`; auto unless given.", metavar="ENGINE")
+    str | None,
+    # Named, as an option must be whose metavar is its name: typer 0.27 takes the metavar for the name otherwise.
+    typer.Option("--engine", help="Search engine, see `mammoseek index rebuild`; auto unless given.", metavar="ENGINE"),
 ]
 TargetRecall = Annotated[
     float | None, typer.Option(min=0.5, max=1.0, help="Share of the 10 nearest that must be found; 0.98 unless given.")

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
+import cli
 from tests.commandline import TINY, assert_clear, gallery, line, run
 
 __all__ = ["gallery", "line", "run"]  # fixtures
@@ -37,6 +39,19 @@ def test_every_command_helps_with_examples(run, command):
     assert outcome.code == 0
     assert "Example" in outcome.out
     assert f"mammoseek {' '.join(command)}" in outcome.out
+
+
+def test_options_are_spelled_in_small_letters_whatever_the_version_of_typer():
+    # typer 0.27 takes a metavar for the option's name where both are the same word: `--GALLERY`.
+    def options(command, path=()):
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from options(inner, (*path, name))
+        for parameter in command.params:
+            yield from ((path, name) for name in parameter.opts if name.startswith("--"))
+
+    found = list(options(get_command(cli.app)))
+    assert len(found) > 300
+    assert [one for one in found if one[1] != one[1].lower()] == []
 
 
 def test_the_main_job(run, line, tmp_path):
