@@ -6,8 +6,8 @@
 what the page sends, over HTTP with six connections each: the worklist, a study, its image with a dozen tiles, a box
 that is asked about with the pictures of its neighbours, a filter, a thumb, now and then an opinion and a verdict.
 Between these they look: for seeded times of some seconds. First one reader alone, then all of them, for as many
-minutes. Every image was opened once before, so that both meet the same server. Images are uncompressed or run-length
-coded.
+minutes; the one reader looks for an eighth of the time, since a percentile needs requests. Every image was opened once
+before, so that both meet the same server. Images are uncompressed or run-length coded.
 
 A busy answer (503 or 429) is counted apart, and asked again after the seconds that its Retry-After says, as the page
 does; any other answer but 200 or 201 is an error. At the end many boxes are sent at one moment: the embedder's queue
@@ -41,6 +41,7 @@ CONNECTIONS = 6  # of a browser to one host
 AIM = 3.0
 """How many times as long 95 of 100 requests may take among all readers as alone."""
 
+_ALONE_PACE = 1 / 8
 _TILES = 12
 _PICTURE = 160  # pixels a side
 _BURST = 96
@@ -53,11 +54,13 @@ class Tally:
 
     Attributes:
         milliseconds: Of each kind of request, until its whole answer was there.
+        parts: Of questions, as the server tells them.
         busy: Busy answers by kind.
         errors: What else went wrong, by kind and status.
     """
 
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     busy: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -121,6 +124,8 @@ class Reader:
         """Ask, and fetch the pictures of the neighbours."""
         answer: dict[str, Any] | None = await self._post(kind, "/query", question)
         if answer is not None:
+            for part in ("queued", "embedding", "search") if kind == "box" else ("search",):
+                self._tally.parts[f"{kind}: {part}"].append(answer["milliseconds"][part])
             scale = f"mm={answer['suggested_mm']}&pixels={_PICTURE}"
             rows = [one["row"] for one in answer["neighbours"] if one["has_picture"]]
             await asyncio.gather(*(self._get("picture", f"/rows/{row}/crop?{scale}") for row in rows))
@@ -191,7 +196,7 @@ def run(arguments: argparse.Namespace) -> None:
         ):
             asyncio.run(warm(server))
             seconds = 60 * arguments.minutes
-            alone = asyncio.run(read_together(server, 1, seconds, arguments.pace / 2))
+            alone = asyncio.run(read_together(server, 1, seconds, arguments.pace * _ALONE_PACE))
             together = asyncio.run(read_together(server, arguments.readers, seconds, arguments.pace))
             burst = asyncio.run(send_burst(server))
     rows = [*compared(alone, together, arguments.readers), *burst]
@@ -287,23 +292,34 @@ async def send_burst(server: Server) -> list[dict[str, Any]]:
 
 
 def compared(alone: Tally, together: Tally, readers: int) -> list[dict[str, Any]]:
-    """Return a row for each kind of request, alone and among many."""
+    """Return a row for all requests, one for each kind of them, and one for each part of questions."""
     rows = []
-    for kind, many in together.milliseconds.items():
-        one = alone.milliseconds.get(kind, [])
+    for tally in (alone, together):
+        tally.milliseconds["all requests"] = [took for times in tally.milliseconds.values() for took in times]
+    for kind, many in (together.milliseconds | together.parts).items():
+        one = (alone.milliseconds | alone.parts).get(kind, [])
         row: dict[str, Any] = {"kind": kind, "requests_alone": len(one)}
         if one:
             row |= {"p50_alone": statistics.median(one), "p95_alone": float(np.percentile(one, 95))}
         row |= {"readers": readers, "requests": len(many)}
         row |= {"p50": statistics.median(many), "p95": float(np.percentile(many, 95))}
-        if one:
+        if one and kind not in together.parts:
             row |= {"ratio_of_p95": row["p95"] / row["p95_alone"], "aim": AIM}
-        row |= {"busy": together.busy[kind], "busy_alone": alone.busy[kind]}
-        row["errors"] = sum(
-            count for tally in (alone, together) for what, count in tally.errors.items() if what.startswith(f"{kind}:")
-        )
+        if kind not in together.parts:
+            row |= {"busy": busy_of(together, kind), "busy_alone": busy_of(alone, kind)}
+            row["errors"] = errors_of(alone, kind) + errors_of(together, kind)
         rows.append(row)
     return rows
+
+
+def busy_of(tally: Tally, kind: str) -> int:
+    """Return the busy answers to a kind of request, or to all."""
+    return tally.busy.total() if kind == "all requests" else tally.busy[kind]
+
+
+def errors_of(tally: Tally, kind: str) -> int:
+    """Return the errors of a kind of request, or of all."""
+    return sum(count for what, count in tally.errors.items() if kind in ("all requests", what.partition(":")[0]))
 
 
 def _say(text: str) -> None:
