@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uid
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.tag import Tag
@@ -19,6 +20,7 @@ from embedder import dicomheader, dicomrendering, dicomvalues
 from embedder.codestreams import StreamError, check_streams, find_fragments
 from embedder.grayscale import Rendering, UnusableError, render
 from embedder.header import Header, Mammogram, MammogramError, check_size, choose_frame
+from embedder.jpeg2000 import decode_halved
 from embedder.quiet import quiet_libraries
 from embedder.rasters import merge_channels
 
@@ -27,6 +29,7 @@ _STREAMS = (
     *(uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1),
     *(uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000),
 )
+_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 _TRANSFER_SYNTAXES = (*_NATIVE, uid.RLELossless, *_STREAMS)
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _PIXEL_DATA = 0x7FE00010
@@ -176,6 +179,42 @@ def read_stored(path: Path, *, frame: int | None, rows: tuple[int, int] | None =
         if opened.samples == 3:
             return StoredImage(header, stored, None)
         rendering, notes = dicomrendering.read_rendering(opened.dataset, header, position)
+    return StoredImage(replace(header, notes=(*header.notes, *notes)), stored, rendering)
+
+
+def read_halved(path: Path, *, frame: int | None, halvings: int) -> StoredImage | None:
+    """Read a mammogram at 1 / 2^halvings of its rows and columns, rounded up, in a fraction of the time.
+
+    Args:
+        path: The file.
+        frame: Which image of a multi-frame file, counted from 1; None where there is only one.
+        halvings: How often it is halved.
+
+    Returns:
+        As `read_stored`; None of a file that has to be decoded whole: all but grey, unsigned JPEG 2000.
+
+    Raises:
+        MammogramError: The file can't be read, is no mammogram, or has no such frame.
+    """
+    with quiet_libraries(), BoundedReader(path) as file:
+        opened = _open(path, file)
+        header = opened.header
+        position = choose_frame(path, header.frames, frame)
+        grey = opened.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2")
+        unsigned = dicomvalues.integer(opened.dataset, "PixelRepresentation") == 0
+        if header.transfer_syntax not in _JPEG_2000 or not (grey and unsigned):
+            return None
+        rendering, notes = dicomrendering.read_rendering(opened.dataset, header, position)
+        if rendering.padding is not None and header.transfer_syntax == uid.JPEG2000:
+            return None  # what is padding is known by its very value, which is lost at a fraction of the size
+        file.seek(opened.pixels_at)
+        try:
+            stored = decode_halved(get_frame(file, position, number_of_frames=header.frames), halvings)
+        except (StreamError, ValueError):  # pydicom finds no offsets of frames that lie in several fragments each
+            return None
+    expected = tuple(-(-size // 2**halvings) for size in (header.rows, header.columns))
+    if stored.shape != expected:
+        return None
     return StoredImage(replace(header, notes=(*header.notes, *notes)), stored, rendering)
 
 

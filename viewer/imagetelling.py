@@ -13,7 +13,7 @@ def image_facts(entry: ImageEntry, study: str | None, pyramid: Pyramid | None) -
     Args:
         entry: The image, with its details.
         study: Its study; None where it has none.
-        pyramid: The decoded image, where it is; it tells whether it is to be mirrored.
+        pyramid: The decoded image or its coarse levels, where they are here; it tells whether it is to be mirrored.
     """
     details = entry.details
     assert details is not None, "whoever asks has looked at its header"
@@ -42,8 +42,8 @@ def decoded_facts(entry: ImageEntry, study: str | None, pyramid: Pyramid) -> dic
         "windows": [window.to_dict() for window in look.windows],
         "tile": TILE,
         "levels": [
-            {"level": number, "rows": level.shape[0], "columns": level.shape[1], "scale": 2**number}
-            for number, level in enumerate(pyramid.levels)
+            {"level": number, "rows": rows, "columns": columns, "scale": 2**number}
+            for number, (rows, columns) in enumerate(pyramid.sizes)
         ],
         "notes": list(dict.fromkeys(pyramid.notes)),
         "version": pyramid.tag,

@@ -12,7 +12,7 @@ from embedder.crops import Window
 from index.gallery import Gallery
 from viewer import ViewerError
 from viewer.catalogue import Catalogue, ImageEntry
-from viewer.display import Pixels16, read_display_rows, reads_rows
+from viewer.display import Pixels16, read_display_rows, reads_halved, reads_rows
 from viewer.problems import NotFoundError
 from viewer.pyramid import Pyramid, Pyramids
 
@@ -254,19 +254,29 @@ class Pictures:
             if 2 * (bottom - top) <= header.rows and window.width <= _FINEST * side:
                 image = read_display_rows(Path(entry.path), top, bottom, frame=entry.frame)
                 return cut(image.pixels, Window(window.x0, window.y0 - top, window.width, window.height), side)
+        if pyramid is None and reads_halved(header):
+            coarse = self._pyramids.glimpse(version).result()
+            if coarse is not None and window.width / 2**coarse.first >= side:
+                pyramid = coarse
         if pyramid is None:
             pyramid = self._pyramids.ask(version).result()
         return from_pyramid(pyramid, window, side)
 
 
 def from_pyramid(pyramid: Pyramid, window: Window, side: int) -> Pixels16:
-    """Resample a square window of an image from the coarsest level that is at least as fine as the picture."""
-    level = 0
-    while level + 1 < len(pyramid.levels) and window.width / 2 ** (level + 1) >= side:
+    """Resample a square window of an image from the coarsest level that is at least as fine as the picture.
+
+    Args:
+        pyramid: The image; of a glimpse its finest level is taken where none is fine enough.
+        window: Of the image, in the coordinates of pixel edges.
+        side: Rows and columns of the picture.
+    """
+    level = pyramid.first
+    while level + 1 < pyramid.first + len(pyramid.levels) and window.width / 2 ** (level + 1) >= side:
         level += 1
     part = 2.0**level
     scaled = Window(window.x0 / part, window.y0 / part, window.width / part, window.height / part)
-    return cut(pyramid.levels[level], scaled, side)
+    return cut(pyramid.levels[level - pyramid.first], scaled, side)
 
 
 def row_box(gallery: Gallery, position: int) -> Corners | None:

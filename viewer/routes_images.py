@@ -1,12 +1,14 @@
 """Routes of pictures: what is known of an image, its tiles, and crops of places and of the gallery's rows."""
 
 import asyncio
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from errors import MammoseekError
 from viewer.access import Person
 from viewer.catalogue import ImageEntry
 from viewer.imagetelling import decoded_facts
@@ -30,7 +32,7 @@ IfNoneMatch = Annotated[str | None, Header(alias="if-none-match", max_length=1_0
 
 @router.get("/images/{image}")
 async def image_info(image: ImageId, state: State, person: Asking) -> Response:
-    """Return what the page needs to show an image; it is decoded by then, and prepared for its first question."""
+    """Return what the page needs to show an image; its coarse levels can be seen by then, and it is being prepared."""
     entry = await run_in_threadpool(state.desk.catalogue.detailed, image)
     pyramid = await _pyramid(state, entry)
     study = state.desk.catalogue.study_of(image)
@@ -57,6 +59,8 @@ async def tile(
         return Response(status_code=304, headers=headers)
     pyramid = state.desk.pyramids.kept(version)
     if pyramid is None:
+        pyramid = state.desk.pyramids.glimpsed(version)
+    if pyramid is None or level < pyramid.first:
         pyramid = await asyncio.shield(asyncio.wrap_future(state.desk.pyramids.ask(version)))
     pixels = pyramid.tile(level, row, column)
     headers |= {"x-rows": str(pixels.shape[0]), "x-columns": str(pixels.shape[1])}
@@ -134,8 +138,15 @@ def _version(state: ServerState, person: Person, image: str) -> Version:
 
 
 async def _pyramid(state: ServerState, entry: ImageEntry) -> Pyramid:
+    """Return an image's levels, of one that is still being decoded the coarse ones."""
     version = await run_in_threadpool(state.desk.pyramids.version, entry.path, entry.frame)
-    return await asyncio.shield(asyncio.wrap_future(state.desk.pyramids.ask(version)))
+    whole = state.desk.pyramids.ask(version)
+    if not whole.done():
+        with contextlib.suppress(MammoseekError):  # decoding it tells what is wrong with it
+            coarse = await asyncio.shield(asyncio.wrap_future(state.desk.pyramids.glimpse(version)))
+            if coarse is not None:
+                return coarse
+    return await asyncio.shield(asyncio.wrap_future(whole))
 
 
 async def _by_thread(state: ServerState, cut: Any) -> Response:

@@ -1,6 +1,7 @@
 """Levels and tiles against a slow, obvious version; the cache, and many who ask for one image."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import JPEG2000Lossless
 
 from embedder.header import Header, MammogramError
 from tests.conftest import draw_breast
@@ -126,5 +128,56 @@ def test_a_changed_file_is_decoded_anew_and_a_bad_one_tried_again(films: list[st
         Path(films[0]).unlink()
         with pytest.raises(NotFoundError, match="can't be opened"):
             pyramids.version(films[0])
+    finally:
+        pyramids.close()
+
+
+@pytest.fixture
+def compressed(write_dicom: Callable[..., Path]) -> Path:
+    """Return a mammogram of 2,100 x 1,500 by JPEG 2000."""
+    small = cv2.resize(draw_breast(1, mass=True), (1500, 2100), interpolation=cv2.INTER_CUBIC)
+    return write_dicom(small.astype(np.uint16) * 16, bits=12, syntax=JPEG2000Lossless)
+
+
+def test_coarse_levels_are_seen_before_an_image_is_decoded_and_stay_the_same(compressed: Path) -> None:
+    gate = threading.Event()
+
+    def read(path: Path, frame: int | None) -> DisplayImage:
+        assert gate.wait(30)
+        return read_here(path, frame)
+
+    pyramids = Pyramids(read=read)
+    try:
+        version = pyramids.version(str(compressed))
+        whole = pyramids.ask(version)
+        coarse = pyramids.glimpse(version).result(30)
+        assert coarse is not None
+        assert pyramids.glimpsed(version) is coarse
+        assert not whole.done()
+        assert coarse.first == 2
+        assert coarse.sizes == [(2100, 1500), (1050, 750), (525, 375), (263, 188)]
+        assert coarse.tile(2, 0, 0).shape == (512, 375)
+        with pytest.raises(NotFoundError):
+            coarse.tile(1, 0, 0)
+        gate.set()
+        decoded = whole.result(30)
+        assert [level.shape for level in decoded.levels] == coarse.sizes
+        for level in (2, 3):
+            assert np.array_equal(decoded.tile(level, 0, 0), coarse.tile(level, 0, 0))
+        assert decoded.appearance == coarse.appearance
+        near = np.abs(decoded.levels[2].astype(int) - halve(decoded.levels[1]))
+        assert near.mean() < 65_535 / 200  # a wavelet's halves are not quite the means
+    finally:
+        gate.set()
+        pyramids.close()
+
+
+def test_what_holds_no_coarse_levels_is_not_glimpsed(films: list[str], write_dicom: Callable[..., Path]) -> None:
+    plain = write_dicom(draw_breast(1, mass=True).astype(np.uint16))
+    pyramids = Pyramids()
+    try:
+        for film in (films[0], str(plain)):
+            assert pyramids.glimpse(pyramids.version(film)).result(30) is None
+            assert pyramids.glimpsed(pyramids.version(film)) is None
     finally:
         pyramids.close()

@@ -1,12 +1,14 @@
 """Pictures over HTTP: what is known of an image, its tiles, and what hostile addresses get."""
 
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom.uid as uid
 import pytest
 
-from tests.conftest import draw_breast
+from tests.conftest import draw_breast, mammography_dataset
 from tests.viewer.readingroom import Room
 from tests.viewer.test_pictures import pixels_of
 from viewer.catalogue import image_id
@@ -112,6 +114,40 @@ def test_the_thumbnail_takes_the_place_of_an_image_that_is_gone(room: Room, monk
     gone = room.client.get("/rows/w3-0/crop?mm=20&pixels=64")
     assert gone.status_code == 404
     assert "no picture" in gone.json()["error"]["cause"]
+
+
+def test_a_compressed_image_is_seen_before_it_is_decoded(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = room.folder / "studies" / "compressed.dcm"
+    drawn = cv2.resize(draw_breast(2, mass=True), (1500, 2100), interpolation=cv2.INTER_CUBIC).astype(np.uint16) * 16
+    dataset = mammography_dataset(drawn, bits=12, syntax=uid.ExplicitVRLittleEndian)
+    dataset.PatientID, dataset.ImageLaterality, dataset.ViewPosition = "V99", "L", "CC"
+    dataset.compress(uid.JPEG2000Lossless)
+    dataset.save_as(target, enforce_file_format=True)
+    room.state.catalogue.refresh()
+    pyramids, gate = room.state.desk.pyramids, threading.Event()
+    read = pyramids._read
+    monkeypatch.setattr(pyramids, "_read", lambda path, frame: gate.wait(60) and read(path, frame))
+    address = f"/images/{image_id(str(target.resolve()))}"
+    try:
+        picture = room.client.get(f"{address}/crop?pixels=128")
+        info = room.client.get(address).json()
+        assert [level["rows"] for level in info["levels"]] == [2100, 1050, 525, 263]
+        coarse = [room.client.get(f"{address}/tiles/{level}/0/0") for level in (2, 3)]
+        version = pyramids.version(str(target.resolve()))
+        assert pyramids.kept(version) is None
+        gate.set()
+        fine = room.client.get(f"{address}/tiles/1/0/0")  # waits until it is decoded
+        assert fine.headers["x-rows"] == "512"
+        assert pyramids.kept(version) is not None
+        for level, tile in zip((2, 3), coarse, strict=True):
+            again = room.client.get(f"{address}/tiles/{level}/0/0")
+            assert (again.content, again.headers["etag"]) == (tile.content, tile.headers["etag"])
+        assert room.client.get(address).json() == info
+        assert room.client.get(f"{address}/crop?pixels=128").content == picture.content
+    finally:
+        gate.set()
+        target.unlink()
+        room.state.catalogue.refresh()
 
 
 def test_a_full_size_file(room: Room, cbis_dicom: list[Path]) -> None:
