@@ -138,6 +138,8 @@ def _ready(config: ServeConfig, address: str, say: Callable[[str], None], open_p
 def _server(config: ServeConfig, app: object, ready: Callable[[], None]) -> "uvicorn.Server":
     import uvicorn
 
+    from viewer.punctual import PunctualProtocol
+
     class Announced(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -155,6 +157,7 @@ def _server(config: ServeConfig, app: object, ready: Callable[[], None]) -> "uvi
             # Who is connected is what the socket says, whatever a client writes into X-Forwarded-For.
             proxy_headers=False,
             ws="none",
+            http=PunctualProtocol,
             limit_concurrency=_MOST_CONNECTIONS,
             lifespan="on",
             backlog=_BACKLOG,

@@ -29,12 +29,14 @@ SERVER = """
 import sys
 from pathlib import Path
 import viewer.app
+import viewer.punctual
 from index.gallery import Gallery
 from tests.viewer.sites import open_site
 from viewer.records import take_folder
 from viewer.serving import serve
 from viewer.settings import ServeConfig
 folder, state = Path(sys.argv[1]), Path(sys.argv[2])
+viewer.punctual.HEAD_S = 1.5
 viewer.app.ROUTERS = ("routes_records",)  # the others load the libraries of the model, which takes seconds
 viewer.app.create_app = lambda config, say: viewer.app.build_app(open_site(Gallery.open(folder), state))
 serve(ServeConfig(folder, state=state, port=0, reader="anna"), lambda line: print(line, flush=True))
@@ -123,6 +125,36 @@ def test_a_signal_ends_it_cleanly(gallery, tmp_path):
         assert server.process.wait(timeout=60) == 0
     last = (tmp_path / "state" / "audit.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["entry"]["action"] == "server stopped"
+
+
+def test_who_does_not_say_what_she_wants_is_hung_up_on(gallery, tmp_path):
+    with running(gallery, tmp_path / "state") as server:
+        host, port = server.address.split("/")[2].split(":")
+        question = f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
+
+        def connect() -> socket.socket:
+            return socket.create_connection((host, int(port)), timeout=30)
+
+        def answered(raw: socket.socket) -> bool:
+            told = b""
+            while not told.endswith(b"}"):
+                told += raw.recv(65_536)
+            return told.startswith(b"HTTP/1.1 200")
+
+        with connect() as silent, connect() as slow, connect() as second, connect() as patient:
+            begun = time.monotonic()
+            slow.sendall(question)
+            for raw in (second, patient):
+                raw.sendall(question + b"\r\n")
+                assert answered(raw)
+            second.sendall(question)  # the head of a further request, which never ends
+            assert silent.recv(100) == b""
+            assert slow.recv(100) == b""
+            assert second.recv(100) == b""
+            assert 1 < time.monotonic() - begun < 20
+            time.sleep(1)
+            patient.sendall(question + b"\r\n")  # between two requests she may take her time
+            assert answered(patient)
 
 
 def test_one_server_at_a_time_and_real_bodies_over_the_limit(gallery, tmp_path):
