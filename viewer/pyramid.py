@@ -46,7 +46,7 @@ _THREADS = 2
 _GLIMPSES_KEPT = 16
 _MOST_AHEAD = 3  # images that are being decoded, beyond which none is decoded ahead of time
 _FEWEST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
-_FORMAT = b"1"  # of what a tile holds: part of its tag
+_FORMAT = b"2"  # of what a tile holds: part of its tag
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,9 @@ class Pyramids:
         """Return an image's coarse levels where they are here already."""
         with self._lock:
             found = self._glimpses.get(version.tag)
-        return found.result() if found is not None and found.done() and not found.exception() else None
+        if found is None or not found.done() or found.cancelled() or found.exception() is not None:
+            return None
+        return found.result()
 
     def ask_ahead(self, version: Version) -> None:
         """Decode an image that may be wanted soon, unless several are being decoded already."""
