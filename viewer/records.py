@@ -18,7 +18,7 @@ def take_folder(folder: Path) -> WriterLock:
     """Make a state folder that its owner alone can read, and take the right to write to it.
 
     Raises:
-        ViewerError: It can't be made, is another user's, or another server uses it.
+        ViewerError: It can't be made or written, is another user's, or another server uses it.
     """
     try:
         if not folder.is_dir():
@@ -36,7 +36,10 @@ def take_folder(folder: Path) -> WriterLock:
     try:
         lock.acquire()
     except GalleryError as error:
-        owner = error.cause.partition(" is writing to")[0]
+        owner, is_held, _ = error.cause.partition(" is writing to")
+        if not is_held:  # the file of the lock can't be made or opened
+            reason = (getattr(error.__cause__, "strerror", None) or error.cause).lower()
+            raise ViewerError(folder, f"can't be written ({reason})", "name another folder by --state") from error
         cause = f"verdicts and audit log are in use by {owner}"
         raise ViewerError(folder, cause, "stop that server, or name another folder by --state") from error
     return lock
