@@ -54,8 +54,12 @@ class AccessOptions:
     behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A reverse proxy speaks TLS for the server.")] = (
         False
     )
-    requests_per_s: Annotated[float, typer.Option(min=1, help="Requests a second of one user, for long.")] = 500.0
-    changes_per_s: Annotated[float, typer.Option(min=1, help="Questions and verdicts of one user likewise.")] = 50.0
+    requests_per_s: Annotated[
+        float, typer.Option(min=1, max=1_000_000, help="Requests a second of one user, for long.")
+    ] = 500.0
+    changes_per_s: Annotated[
+        float, typer.Option(min=1, max=1_000_000, help="Questions and verdicts of one user likewise.")
+    ] = 50.0
 
     def settings(self) -> dict[str, Any]:
         """Return what they are called in the server's configuration."""
@@ -280,7 +284,7 @@ def audit_verify(
 @audit_app.command("show")
 def audit_show(
     state: StateFolder,
-    last: Annotated[int, typer.Option(min=1, help="How many of the newest entries.")] = 50,
+    last: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many of the newest entries.")] = 50,
     action: Annotated[str | None, typer.Option(help="Only this action, such as `opinion`.")] = None,
     user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
     as_json: JsonFlag = False,

@@ -62,6 +62,20 @@ def test_the_audit_log_is_shown_newest_last(run, state):
     assert json.loads(run("audit", "show", state, "--user", "cleo", "--json").out) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", "show", "state", "--last", "9" * 23),
+        ("serve", "gallery", "--requests-per-s", "inf"),
+        ("serve", "gallery", "--changes-per-s", "inf"),
+        ("serve", "gallery", "--embed-queue", "9" * 23),
+        ("serve", "gallery", "--port", "9" * 23),
+    ],
+)
+def test_numbers_beyond_all_use_are_refused(run, arguments):
+    assert_clear(run(*arguments), arguments[-2])
+
+
 def test_chains_that_are_whole_are_verified_with_their_heads(run, state):
     told = run("audit", "verify", state)
     assert told.code == 0, told.err
