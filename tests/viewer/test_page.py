@@ -299,4 +299,11 @@ def test_addresses_say_the_whole_state_and_survive_what_is_broken(page: Any, stu
         assert page.evaluate(format_of, state) == state
     broken = "#/study/s?box=5,5,1,1&age=60-40&ww=-3&wc=1&margin=7&k=0&further=:1,2,3,4;x:1&up=%E0%A4%A&nonsense&=&two=2"
     assert page.evaluate(format_of, broken) == "#/study/s"
-    assert page.evaluate(format_of, "#/<script>") == "#/worklist"
+    for lost in ("#/<script>", "#/study", "#/study/", "#/study/%E0%A4%A", "#/study/..", "#/study/%2E"):
+        assert page.evaluate(format_of, lost) == "#/worklist"
+
+
+def test_an_address_that_names_no_study_shows_the_worklist(page: Any, stub: Stub) -> None:
+    for lost in ("#/study/%E0%A4%A", "#/study/%2E%2E"):
+        open_at(page, stub.address, lost)
+        page.wait_for_selector("tbody tr")

@@ -66,9 +66,10 @@ export function parse(hash) {
     return [key, rest.join("=")];
   }));
   const text = (key) => decoded(said.get(key) ?? "");
-  const [, page, study = ""] = path.split("/");
-  const state = { ...EMPTY, page: page === "study" && study ? "study" : page === "collection" ? "collection" : "worklist" };
-  if (state.page === "study") state.study = decoded(study);
+  const [, page, named = ""] = path.split("/");
+  // No study, or dots, which browsers take out of the path, would ask the server for something that is no study.
+  const study = page === "study" ? decoded(named).replace(/^\.{1,2}$/, "") : "";
+  const state = { ...EMPTY, page: study ? "study" : page === "collection" ? "collection" : "worklist", study };
   for (const key of TEXTS) state[key] = text(key);
   for (const key of LISTS) state[key] = (said.get(key) ?? "").split(",").map(decoded).filter(Boolean);
   for (const key of SWITCHES) state[key] = said.get(key) === "1";
