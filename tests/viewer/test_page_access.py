@@ -213,6 +213,22 @@ def test_keys_are_listed_and_letters_can_be_switched_off(browser: Any, stub: Stu
             assert "key: " in title
 
 
+def test_a_long_name_without_a_break_leaves_the_other_columns_on_the_screen(browser: Any, stub: Stub) -> None:
+    def lengthen(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["studies"][0].update(woman="W" * 240, name="N" * 240)
+        route.fulfill(json=answer)
+
+    with open_page(browser, LAPTOP) as (page, _):
+        page.set_default_timeout(PATIENCE)
+        page.route("**/studies?*", lengthen)
+        open_at(page, stub.address)
+        page.wait_for_selector("tbody tr")
+        for part in (".scrolling", ".preview"):
+            assert page.locator(part).evaluate("one => one.scrollWidth - one.clientWidth") <= 0, part
+        assert page.evaluate(OVERFLOW) <= 0
+
+
 def test_every_view_fits_every_screen(browser: Any, stub: Stub) -> None:
     with open_page(browser, has_touch=True) as (page, _):
         page.set_default_timeout(PATIENCE)
