@@ -16,6 +16,7 @@ from viewer.facts import own_version
 from viewer.guards import Guards
 from viewer.loginpage import STATIC, LoginPage
 from viewer.replies import handle_errors
+from viewer.routes_records import health
 from viewer.settings import ServeConfig
 from viewer.state import ServerState, open_state
 
@@ -74,6 +75,8 @@ def build_app(state: ServerState) -> FastAPI:
     handle_errors(app)
     for name in ROUTERS:
         app.include_router(importlib.import_module(f"viewer.{name}").router)
+    # Balancers ask by HEAD whether the server lives; FastAPI, unlike Starlette, answers GET alone where that is named.
+    app.add_api_route("/health", health, methods=["HEAD"], include_in_schema=False)
     _add_page(app)
     arguments: dict[str, Any] = {"config": state.config, "access": state.access, "measures": state.measures}
     app.add_middleware(Guards, **arguments)
@@ -83,7 +86,7 @@ def build_app(state: ServerState) -> FastAPI:
 def _add_page(app: FastAPI) -> None:
     login_page = LoginPage.read()
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return _page_file("index.html")
 

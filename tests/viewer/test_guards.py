@@ -121,6 +121,20 @@ def test_only_hosts_of_our_own_are_answered(gallery, tmp_path):
             assert client.get("/health", headers={"host": host}).status_code == 400, host
 
 
+def test_head_tells_balancers_that_the_server_lives_behind_the_same_guards(local, wide, tokens):
+    for path in ("/", "/health"):
+        answer = local.head(path)
+        assert answer.status_code == 200, path
+        assert answer.content == b""
+        assert answer.headers["content-type"] == local.get(path).headers["content-type"]
+        assert answer.headers["content-length"] == local.get(path).headers["content-length"]
+        assert local.head(path, headers={"host": "evil.example"}).status_code == 400
+        assert local.head(path, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+        assert wide.head(path).status_code == 401
+        assert wide.head(path, headers={"authorization": f"Bearer {tokens['reader']}"}).status_code == 200
+        assert ("HEAD", path) in addresses(wide)
+
+
 def test_two_host_headers_are_refused(local):
     answer = local.get("/health", headers=[("host", "localhost"), ("host", "evil.example")])
     assert answer.status_code == 400
