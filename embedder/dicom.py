@@ -205,17 +205,27 @@ def read_halved(path: Path, *, frame: int | None, halvings: int) -> StoredImage 
         if header.transfer_syntax not in _JPEG_2000 or not (grey and unsigned):
             return None
         rendering, notes = dicomrendering.read_rendering(opened.dataset, header, position)
-        if rendering.padding is not None and header.transfer_syntax == uid.JPEG2000:
-            return None  # what is padding is known by its very value, which is lost at a fraction of the size
+        if not _is_dark_padding(rendering, header.bits):
+            return None  # it is known by its very value, which is mixed with tissue's at a fraction of the size
         file.seek(opened.pixels_at)
         try:
             stored = decode_halved(get_frame(file, position, number_of_frames=header.frames), halvings)
         except (StreamError, ValueError):  # pydicom finds no offsets of frames that lie in several fragments each
             return None
     expected = tuple(-(-size // 2**halvings) for size in (header.rows, header.columns))
-    if stored.shape != expected:
+    allocated = dicomvalues.integer(opened.dataset, "BitsAllocated")
+    if stored.shape != expected or 8 * stored.dtype.itemsize != allocated:
         return None
     return StoredImage(replace(header, notes=(*header.notes, *notes)), stored, rendering)
+
+
+def _is_dark_padding(rendering: Rendering, bits: int) -> bool:
+    """Tell whether there is no padding, or one at the dark end of the scale: what is mixed with it is dark as well."""
+    if rendering.padding is None:
+        return True
+    low, high = rendering.padding
+    rising = rendering.modality is None and rendering.slope > 0
+    return rising and (high >= (1 << bits) - 1 if rendering.inverted else low <= 0)
 
 
 def _rows(

@@ -42,6 +42,8 @@ def decode_halved(stream: bytes, halvings: int) -> npt.NDArray[np.uint16] | npt.
         raise StreamError(f"its codestream can't be decoded ({error})") from error
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise StreamError("its codestream is not grey")
+    if bits > 8 * pixels.dtype.itemsize:
+        raise StreamError(f"its codestream says {bits} bits")
     return np.right_shift(pixels, 8 * pixels.dtype.itemsize - bits)  # Pillow fills the type from the top
 
 

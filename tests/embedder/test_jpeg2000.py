@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,14 +84,26 @@ def test_what_has_to_be_decoded_whole(write_dicom, changes, why) -> None:
     assert read_halved(path, frame=None, halvings=changes.get("halvings", 1)) is None, why
 
 
-def test_padding_is_known_only_where_nothing_is_lost(write_dicom) -> None:
+@pytest.mark.parametrize(
+    ("padding", "photometric", "dark"),
+    [(0, "MONOCHROME2", True), (4095, "MONOCHROME2", False), (4095, "MONOCHROME1", True), (0, "MONOCHROME1", False)],
+)
+def test_padding_at_the_bright_end_has_to_be_decoded_whole(write_dicom, padding, photometric, dark) -> None:
     stored = draw_breast(3, mass=True).astype(np.uint16) * 16
-    path = write_dicom(stored, bits=12, syntax=uid.JPEG2000Lossless, PixelPaddingValue=0)
-    assert read_halved(path, frame=None, halvings=1) is not None
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = uid.JPEG2000  # as if values had been lost
-    dataset.save_as(path)
+    path = write_dicom(
+        stored, bits=12, syntax=uid.JPEG2000Lossless, PixelPaddingValue=padding, PhotometricInterpretation=photometric
+    )
+    assert (read_halved(path, frame=None, halvings=1) is not None) == dark
+
+
+def test_streams_of_other_bits_than_the_file_has(write_dicom) -> None:
+    narrow = draw_breast(3, mass=True)
+    path = write_dicom(narrow.astype(np.uint16), bits=12, syntax=uid.JPEG2000Lossless, stream=codestream(narrow, 8))
     assert read_halved(path, frame=None, halvings=1) is None
+    deep = bytearray(codestream(narrow.astype(np.uint16), 16))
+    deep[deep.index(b"\xff\x51") + 40] = 24  # SIZ: 25 bits
+    with pytest.raises(StreamError):
+        decode_halved(bytes(deep), 1)
 
 
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255), end=st.integers(0, 300))
