@@ -26,10 +26,9 @@ from viewer import ViewerError
 from viewer.catalogue import Catalogue, ImageEntry
 from viewer.embedworker import Corners, EmbeddedView, EmbedWorker, FilmKey
 from viewer.opinions import OpinionJob
-from viewer.pictures import check_box
 from viewer.problems import NotFoundError
 from viewer.pyramid import Pyramids
-from viewer.questionbody import PlaceBody, QuestionBody, question_id
+from viewer.questionbody import PlaceBody, QuestionBody, check_box, question_id
 from viewer.searching import SearchPool
 from viewer.telling import AnswerTeller
 

@@ -20,7 +20,7 @@ from index.gallery import Gallery
 from viewer.galleryimages import GalleryImages
 from viewer.imagedetails import ImageDetails, read_details, stamp_of
 from viewer.marks import Mark, read_marks
-from viewer.problems import BusyError, NotFoundError
+from viewer.problems import BusyError, NotFoundError, sayable
 from viewer.settings import ServeConfig
 from viewer.studies import Study, group_studies
 
@@ -55,6 +55,7 @@ class ImageEntry:
         details: What file and gallery say of it; None where nobody has looked yet.
         marks: The detections on it.
         problem: Why its header can't be read; None where it can.
+        tried: When the file was last changed and its bytes, as its header could not be read.
     """
 
     image: str
@@ -67,6 +68,7 @@ class ImageEntry:
     details: ImageDetails | None = field(default=None, repr=False)
     marks: tuple[Mark, ...] = field(default=(), repr=False)
     problem: str | None = None
+    tried: tuple[int, int] | None = None
 
 
 class Catalogue:
@@ -108,6 +110,7 @@ class Catalogue:
         self._stop = threading.Event()
         self._done = self._all = 0
         self.problems: tuple[tuple[str, str], ...] = ()
+        self._of_tables: list[tuple[str, str]] = []
         self._listed()
         self.gallery_images = GalleryImages(gallery, {entry.path: entry.name for entry in self._entries.values()})
         self._add_gallery()
@@ -215,34 +218,29 @@ class Catalogue:
         problems: list[tuple[str, str]] = []
         for table in self._tables:
             problems += self._add_marks(entries, table)
-        if not any(entry.listed for entry in entries.values()):  # a gallery by itself: its own women are looked at
+        if not self._roots and not self._tables:  # a gallery by itself: its own women are looked at
             entries = {image: replace(entry, listed=bool(entry.rows)) for image, entry in entries.items()}
+        elif not any(entry.listed for entry in entries.values()):
+            self._say(f"No images in {', '.join(map(str, (*self._roots, *self._tables)))}")
         wanted = [entry for entry in entries.values() if entry.listed and entry.details is None]
         self._done, self._all = 0, len(wanted)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="mammoseek-headers") as pool:
             for entry in pool.map(self._described, wanted):
                 self._done += 1
                 entries[entry.image] = entry
-                if entry.problem is not None:
-                    problems.append((entry.name, entry.problem))
-        new = [problem for problem in problems if problem not in self.problems]
-        for name, cause in new[:_TOLD]:
-            self._say(f"Not shown: {name}: {cause}")
-        if len(new) > _TOLD:
-            self._say(f"Not shown: {len(new) - _TOLD} more")
-        self.problems = tuple(problems)
+        self._of_tables = problems
         self._take(entries)
         self._loaded.set()
 
     def refresh(self) -> None:
-        """Take in what was added to the folders since, and leave out what is gone."""
+        """Take in what was added to the folders or changed in them since, and leave out what is gone."""
         before = self._entries
         entries: dict[str, ImageEntry] = {image: one for image, one in before.items() if one.rows or one.marks}
         for path, name, dataset in self._files():
             image = image_id(path)
-            old = before.get(image)
-            entries[image] = old or self._described(ImageEntry(image, path, None, name, dataset, listed=True))
-        if entries.keys() != before.keys():
+            old = before.get(image) or ImageEntry(image, path, None, name, dataset, listed=True)
+            entries[image] = old if _is_known(old) else self._described(old)
+        if entries != before:
             self._take(entries)
 
     def keep_fresh(self) -> None:
@@ -256,6 +254,14 @@ class Catalogue:
         self._stop.set()
 
     def _take(self, entries: dict[str, ImageEntry]) -> None:
+        of_files = [(one.name, one.problem) for one in entries.values() if one.listed and one.problem is not None]
+        problems = (*self._of_tables, *of_files)
+        new = [problem for problem in problems if problem not in self.problems]
+        for name, cause in new[:_TOLD]:
+            self._say(f"Not shown: {name}: {cause}")
+        if len(new) > _TOLD:
+            self._say(f"Not shown: {len(new) - _TOLD} more")
+        self.problems = problems
         studies = group_studies([entry for entry in entries.values() if entry.listed and entry.details is not None])
         with self._lock:
             self._entries = entries
@@ -273,7 +279,7 @@ class Catalogue:
                     folders[folder] = os.path.realpath(folder)
                 real = f"{folders[folder]}/{name}"
                 if real.startswith(inside):  # a link that leads out of the folder is not followed
-                    yield real, relative, root.name or "images"
+                    yield real, sayable(relative), sayable(root.name or "images")
 
     def _listed(self) -> None:
         for path, name, dataset in self._files():
@@ -286,7 +292,7 @@ class Catalogue:
             if old is not None:
                 self._entries[place.image] = replace(old, rows=place.rows)
             else:
-                name = place.path.rpartition("/")[2]
+                name = sayable(place.path.rpartition("/")[2])
                 self._entries[place.image] = ImageEntry(
                     place.image, place.path, place.frame, name, place.dataset, rows=place.rows
                 )
@@ -298,19 +304,34 @@ class Catalogue:
             return [(table.name, getattr(error, "cause", None) or type(error).__name__)]
         for path, frame, dataset, found in marks:
             image = image_id(path, frame)
-            old = entries.get(image) or ImageEntry(image, path, frame, path.rpartition("/")[2], dataset)
+            old = entries.get(image) or ImageEntry(image, path, frame, sayable(path.rpartition("/")[2]), dataset)
             entries[image] = replace(old, listed=True, marks=(*old.marks, *found))
         return problems
 
     def _described(self, entry: ImageEntry) -> ImageEntry:
+        stamp = _stamp(entry.path)
         try:
-            return replace(entry, details=self._details(entry))
+            return replace(entry, details=self._details(entry), problem=None)
         except Exception as error:  # whatever a hostile file leads a reader to: it costs this file alone
-            return replace(entry, problem=getattr(error, "cause", None) or type(error).__name__)
+            cause = str(getattr(error, "cause", None) or type(error).__name__)
+            return replace(entry, details=None, problem=sayable(cause.replace(entry.path, "it")), tried=stamp)
 
     def _details(self, entry: ImageEntry) -> ImageDetails:
         record: dict[str, Any] | None = self._gallery.record(entry.rows[0]) if entry.rows else None
         return read_details(entry.path, record, entry.marks[0] if entry.marks else None, names=self._names_shown)
+
+
+def _is_known(entry: ImageEntry) -> bool:
+    """Tell whether what is known of an image is of its file as it is now."""
+    stamp = _stamp(entry.path)
+    return stamp == (entry.details.stamp if entry.details is not None else entry.tried) and stamp is not None
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        return stamp_of(path)
+    except OSError:
+        return None  # it is being replaced, or gone
 
 
 def _root(folder: Path) -> Path:

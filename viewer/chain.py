@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from index.durable import sync_folder
-from viewer import ViewerError
+from viewer import StatusError, ViewerError
 
 _MARK = b',"hash":"'
 _TAIL = len(_MARK) + 64 + len(b'"}')
@@ -294,7 +294,7 @@ class Chain:
                 # What stands at the end is not known any more: the next start finds out.
                 self._release()
             cause = f"can't be written ({error.strerror}): nothing was recorded"
-            raise ViewerError(self.path, cause, "free some space on its disk, and restart the server") from error
+            raise StatusError(507, self.path, cause, "free some space on its disk, and restart the server") from error
 
     def sync(self) -> None:
         """Make all records durable, while others are being added."""

@@ -11,6 +11,7 @@ import heapq
 import itertools
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -203,7 +204,8 @@ class Child:
             self._ready, self._broken = True, None
 
     def _give_up(self, error: MammoseekError) -> None:
-        """Tell all who wait that the child can't start, and let some time pass before it is tried again."""
+        """Tell all who wait, and whoever runs the server, that the child can't start; it is tried again later."""
+        print(f"{self.name} can't start: {error}", file=sys.stderr, flush=True)
         self._stop_process()
         with self._condition:
             self._ready, self._broken = False, error

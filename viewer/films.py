@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
@@ -108,6 +109,8 @@ class Films(Generic[Key, Made]):
                 pass  # whoever asks is told
             except MemoryError:
                 self.clear()
+            except Exception:  # a defect over one film: others are made all the same
+                traceback.print_exc()
             finally:
                 with self._condition:
                     self._making = None

@@ -1,5 +1,6 @@
 """Square pictures of places, all at one physical scale, in 16 bits: of the query, and of each neighbour beside it."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.crops import Window
+from errors import MammoseekError
 from index.gallery import Gallery
 from viewer import ViewerError
 from viewer.catalogue import Catalogue, ImageEntry
 from viewer.display import Pixels16, read_display_rows, reads_halved, reads_rows
 from viewer.problems import NotFoundError
 from viewer.pyramid import Pyramid, Pyramids
+from viewer.questionbody import check_box
 
 Corners = tuple[int, int, int, int]
 
@@ -67,22 +70,6 @@ class CropRequest:
             raise ViewerError("pixels", f"{self.pixels} is out of range", f"{SMALLEST_PIXELS} to {LARGEST_PIXELS}")
         if self.mm is not None and not SMALLEST_MM <= self.mm <= LARGEST_MM:  # NaN is neither
             raise ViewerError("mm", f"{self.mm} is out of range", f"{SMALLEST_MM:g} to {LARGEST_MM:g}")
-
-
-def check_box(box: Corners, rows: int, columns: int) -> Corners:
-    """Return a box that lies inside an image and is not empty.
-
-    Raises:
-        ViewerError: It does not.
-    """
-    x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
-        raise ViewerError(
-            f"box {x0},{y0},{x1},{y1}",
-            f"is empty or does not lie inside the image of {columns} × {rows} pixels",
-            "give x0, y0, x1, y1 in pixels of the stored image, x0 < x1 and y0 < y1",
-        )
-    return box
 
 
 def side_in_pixels(box: Corners | None, shape: tuple[int, int], spacing_mm: float | None, mm: float | None) -> float:
@@ -255,7 +242,9 @@ class Pictures:
                 image = read_display_rows(Path(entry.path), top, bottom, frame=entry.frame)
                 return cut(image.pixels, Window(window.x0, window.y0 - top, window.width, window.height), side)
         if pyramid is None and reads_halved(header):
-            coarse = self._pyramids.glimpse(version).result()
+            coarse = None
+            with contextlib.suppress(MammoseekError):  # decoding it tells what is wrong with it
+                coarse = self._pyramids.glimpse(version).result()
             if coarse is not None and window.width / 2**coarse.first >= side:
                 pyramid = coarse
         if pyramid is None:

@@ -24,3 +24,12 @@ class BusyError(ViewerError):
     def __init__(self, subject: object, cause: str, remedy: str = "", retry_after: int = 1) -> None:
         super().__init__(subject, cause, remedy)
         self.retry_after = retry_after
+
+
+def sayable(text: str) -> str:
+    """Return a text as JSON can say it: names of files need not be UTF-8.
+
+    >>> sayable("scan \\udcff.png")
+    'scan �.png'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

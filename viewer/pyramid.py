@@ -7,6 +7,7 @@ as the image is decoded, which costs a tenth of the decoding. JPEG 2000 holds an
 levels are read alone, in hundredths of a second, and can be looked at while the image is decoded.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -22,6 +23,7 @@ import numpy as np
 
 from embedder.header import Header
 from embedder.mammogram import is_dicom, read_header
+from errors import MammoseekError
 from index.memory import available_memory
 from viewer.display import (
     Appearance,
@@ -169,7 +171,10 @@ def build_pyramid(path: Path, frame: int | None, tag: str, read: Read = read_her
     """
     image = read(path, frame)
     # The coarse levels are those that were looked at before it was decoded: not quite the halves of the finer ones.
-    seen = glimpse(path, frame, tag) if reads_halved(image.header) else None
+    seen = None
+    if reads_halved(image.header):
+        with contextlib.suppress(MammoseekError):  # it is decoded, whatever became of its file since
+            seen = glimpse(path, frame, tag)
     coarse = seen.levels if seen is not None else ()
     levels = _halved(image.pixels, len(level_sizes(*image.pixels.shape)) - len(coarse)) + coarse
     return Pyramid(image.header, levels, image.windows, image.notes, tag)
@@ -278,7 +283,8 @@ class Pyramids:
         """Return an image's coarse levels as soon as they are here; None where it has to be decoded whole first."""
         with self._lock:
             tag = version.tag
-            if tag not in self._glimpses:
+            before = self._glimpses.get(tag)
+            if before is None or (before.done() and (before.cancelled() or before.exception() is not None)):
                 self._glimpses[tag] = self._glimpser.submit(glimpse, Path(version.path), version.frame, tag)
                 if len(self._glimpses) > _GLIMPSES_KEPT:
                     self._glimpses.popitem(last=False)

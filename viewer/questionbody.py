@@ -11,6 +11,7 @@ from index.grouping import PerClass
 from index.questions import Question
 from index.refinement import Refinement
 from index.typicalrows import Typical
+from viewer import ViewerError
 
 MOST_NEIGHBOURS = 1_000
 MOST_THUMBS = 500
@@ -25,6 +26,22 @@ RowId = Annotated[str, Field(min_length=1, max_length=1_000)]
 _Value = Annotated[str, Field(max_length=200)]
 _Values = Annotated[list[_Value], Field(max_length=50)]
 _Age = Annotated[float, Field(ge=0, le=150, allow_inf_nan=False)]
+
+
+def check_box(box: Box, rows: int, columns: int) -> Box:
+    """Return a box that lies inside an image and is not empty.
+
+    Raises:
+        ViewerError: It does not.
+    """
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
+        raise ViewerError(
+            f"box {x0},{y0},{x1},{y1}",
+            f"is empty or does not lie inside the image of {columns} × {rows} pixels",
+            "give x0, y0, x1, y1 in pixels of the stored image, x0 < x1 and y0 < y1",
+        )
+    return box
 
 
 class _Body(BaseModel):
@@ -72,7 +89,7 @@ class FacetBody(_Body):
 
     column: Annotated[str, Field(min_length=1, max_length=100)]
     weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-    value: str | float | None = Field(None, max_length=200)
+    value: _Value | Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class SourceBody(_Body):

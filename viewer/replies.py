@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from errors import MammoseekError
 from viewer import ViewerError
-from viewer.problems import BusyError, ConflictError, NotFoundError
+from viewer.problems import BusyError, ConflictError, NotFoundError, sayable
 
 LOG = logging.getLogger("mammoseek.viewer")
 """Says what went wrong, without names, texts, addresses of images and values of requests."""
@@ -58,7 +58,7 @@ def error_reply(
     status: int, subject: str, cause: str, remedy: str = "", *, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Return an error as all routes have it."""
-    content = {"error": {"subject": subject, "cause": cause, "remedy": remedy}}
+    content = {"error": {"subject": sayable(subject), "cause": sayable(cause), "remedy": sayable(remedy)}}
     return JSONResponse(content, status_code=status, headers=headers)
 
 
@@ -70,7 +70,8 @@ def status_of(error: MammoseekError) -> int:
     for kind, status in ((NotFoundError, 404), (ConflictError, 409), (BusyError, 503)):
         if isinstance(error, kind):
             return status
-    return 500 if type(error).__name__ in ("GalleryError", "ModelError") else 422
+    of_the_site = type(error).__name__ in ("GalleryError", "ModelError")
+    return 500 if of_the_site or (isinstance(error, ViewerError) and _names_a_file(error)) else 422
 
 
 def problem_reply(error: MammoseekError) -> JSONResponse:
@@ -79,11 +80,19 @@ def problem_reply(error: MammoseekError) -> JSONResponse:
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         headers["retry-after"] = str(max(1, math.ceil(wait)))
-    subject, cause = error.subject, error.cause
-    if not isinstance(error, ViewerError) and ("/" in subject or "\\" in subject):
+    subject, cause, remedy = error.subject, error.cause, error.remedy
+    if _names_a_file(error):
         cause = cause.replace(subject, "it")
+        remedy = remedy if subject not in remedy else "tell whoever runs the server"
         subject = "a file of the server"
-    return error_reply(status_of(error), subject, cause, error.remedy, headers=headers)
+    return error_reply(status_of(error), subject, cause, remedy, headers=headers)
+
+
+def _names_a_file(error: MammoseekError) -> bool:
+    """Tell whether an error is of a file; of errors of the page only a whole path is one, since routes have slashes."""
+    if isinstance(error, ViewerError):
+        return Path(error.subject).is_absolute()
+    return "/" in error.subject or "\\" in error.subject
 
 
 def handle_errors(app: FastAPI) -> None:

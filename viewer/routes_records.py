@@ -7,17 +7,18 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from viewer import StatusError, ViewerError
 from viewer.chain import verify
 from viewer.facts import own_version
 from viewer.problems import NotFoundError
+from viewer.questionbody import Box, QuestionBody, check_box
 from viewer.reporting import study_document
 from viewer.state import Asking, Curating, ServerState, State
-from viewer.verdicts import Draft, VerdictError, to_csv
+from viewer.verdicts import Draft, to_csv
 
 router = APIRouter(tags=["records"])
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-_MOST_QUESTION_CHARACTERS = 64 << 10
 _MOST_ENTRIES = 1_000
 
 
@@ -37,13 +38,13 @@ class VerdictBody(BaseModel):
     key: Annotated[str, Field(max_length=128)]
     study: Id
     image: Id | None = None
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
     detection: Annotated[str, Field(max_length=1_000)] | None = None
     birads: Annotated[str, Field(max_length=4)] | None = None
     decision: Annotated[str, Field(max_length=10)] | None = None
     text: str = ""
     question_id: Id | None = None
-    question: dict[str, Any] | None = None
+    question: QuestionBody | None = None
     undoes: Id | None = None
 
 
@@ -130,13 +131,16 @@ def verdicts(study: Annotated[Id, Query()], state: State) -> dict[str, Any]:
 @router.post("/verdicts", status_code=201)
 def decide(body: VerdictBody, response: Response, state: State, person: Asking) -> dict[str, Any]:
     """Record a verdict, or take one back by a new entry. The answer comes when it can't be lost any more."""
-    draft = Draft(**body.model_dump())
-    if len(str(draft.question)) > _MOST_QUESTION_CHARACTERS:
-        raise VerdictError(422, "question", "is longer than any that the page asks", "send it as /query returned it")
+    question = None if body.question is None else body.question.plain()  # of known depth: it is read again for ever
+    draft = Draft(**{**body.model_dump(), "question": question})
     _check_place(state, draft)
     verdict, is_new = state.verdicts.add(person, draft)
     facts = {"study": verdict.study, "verdict": verdict.id, "undoes": verdict.undoes, "digest": state.verdicts.head}
-    state.audit.note(person, "verdict", durable=True, resent=not is_new, **facts)
+    try:
+        state.audit.note(person, "verdict", durable=True, resent=not is_new, **facts)
+    except ViewerError as error:
+        cause, remedy = "can't be written, but the verdict is recorded", "free some space on its disk; nothing is lost"
+        raise StatusError(507, "the audit log", cause, remedy) from error
     state.measures.count("verdicts_recorded", 1 if is_new else 0)
     response.status_code = 201 if is_new else 200
     return verdict.to_dict()
@@ -205,6 +209,7 @@ def _check_place(state: ServerState, draft: Draft) -> None:
 
     Raises:
         NotFoundError: Its study, image or detection is unknown, or they do not belong together.
+        MammoseekError: Its box does not lie inside the image, or the image can't be read.
     """
     if draft.image is None:
         state.catalogue.study(draft.study)
@@ -212,6 +217,10 @@ def _check_place(state: ServerState, draft: Draft) -> None:
     image = _check_image(state, draft.study, draft.image)
     if draft.detection is not None and draft.detection not in {one.detection for one in image.detections}:
         raise NotFoundError("detection", "is none of this image", "reload the study")
+    if draft.box is not None:
+        details = state.catalogue.detailed(draft.image).details
+        assert details is not None, "its header was read"
+        check_box(draft.box, details.header.rows, details.header.columns)
 
 
 def _check_image(state: ServerState, study: str, image: str) -> Any:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from index.durable import WriterLock
 from index.gallery import Gallery
+from viewer import ViewerError
 from viewer.access import Access, AccessError, Person
 from viewer.audit import SYSTEM, AuditLog
 from viewer.facts import gallery_facts, own_version
@@ -16,6 +17,8 @@ from viewer.measures import Measures
 from viewer.records import records_of, take_folder
 from viewer.settings import ServeConfig
 from viewer.verdicts import VerdictBook
+
+_CARD = "card.json"  # of a model; the module that names it loads the libraries of the model, which takes seconds
 
 if TYPE_CHECKING:
     from viewer.catalogue import Catalogue
@@ -95,6 +98,8 @@ def open_state(config: ServeConfig, say: Callable[[str], None] = lambda _: None)
     from viewer.embedworker import EmbedWorker
 
     access = Access(config)
+    if config.model is not None and not (config.model / _CARD).is_file():
+        raise ViewerError(config.model, "is no model", "name the folder that mammoseek wrote, or leave --model out")
     gallery = Gallery.open(config.gallery)
     catalogue = Catalogue.open(config, gallery, say)
     folder = config.state_folder

@@ -45,8 +45,9 @@ class Images:
         return SimpleNamespace(study=study, images=(image,) if study == STUDY else ())
 
     def detailed(self, image: str) -> Any:
-        path = self.paths[image]
-        return SimpleNamespace(path=str(path), name=path.name, frame=None)
+        path = self.paths.get(image, Path("film.png"))
+        details = SimpleNamespace(header=SimpleNamespace(rows=100, columns=80))
+        return SimpleNamespace(path=str(path), name=path.name, frame=None, details=details)
 
     def keep_fresh(self) -> None:
         pass

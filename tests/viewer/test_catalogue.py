@@ -1,5 +1,6 @@
 """Which files may be shown: none that a link or a name leads to from outside."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -112,6 +113,55 @@ def test_bad_files_cost_themselves_and_new_ones_come_in(gallery: Gallery, tmp_pa
     (root / "a.png").unlink()
     found.refresh()
     assert [study.woman for study in found.studies().values()] == ["b.png"]
+
+
+def test_a_file_that_was_still_being_copied_comes_in_when_it_is_whole(gallery: Gallery, tmp_path: Path) -> None:
+    root = tmp_path / "films"
+    whole = film(tmp_path / "whole.png").read_bytes()
+    root.mkdir()
+    path = root / "late.png"
+    path.write_bytes(whole[:20])
+    told: list[str] = []
+    found = Catalogue(gallery, [root], say=told.append)
+    found.load()
+    assert not found.studies()
+    assert [name for name, _ in found.problems] == ["late.png"]
+    found.refresh()
+    assert len([line for line in told if "late.png" in line]) == 1
+    path.write_bytes(whole)
+    found.refresh()
+    assert [study.woman for study in found.studies().values()] == ["late.png"]
+    assert not found.problems
+    before = found.detailed(image_id(str(path.resolve()))).details
+    cv2.imwrite(str(path), draw_breast(3, mass=True)[:100])
+    found.refresh()
+    after = found.entry(image_id(str(path.resolve()))).details
+    assert before is not None
+    assert after is not None
+    assert (before.header.rows, after.header.rows) == (120, 100)
+
+
+def test_names_need_not_be_unicode(gallery: Gallery, tmp_path: Path) -> None:
+    root = tmp_path / "films"
+    film(root / "a.png")
+    (root / "a.png").rename(os.fsdecode(os.fsencode(root) + b"/\xff\xfebad.png"))
+    Path(os.fsdecode(os.fsencode(root) + b"/\xffworse.png")).write_bytes(b"no picture")
+    found = Catalogue(gallery, [root])
+    found.load()
+    [study] = found.studies().values()
+    assert study.woman.endswith("bad.png")
+    json.dumps([study.woman, found.problems], ensure_ascii=False).encode()
+    assert str(root) not in str(found.problems)
+    assert found.detailed(study.images[0].image).details is not None
+
+
+def test_an_empty_folder_is_not_taken_for_none(gallery: Gallery, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    told: list[str] = []
+    found = Catalogue(gallery, [tmp_path / "films"], say=told.append)
+    found.load()
+    assert not found.studies()
+    assert told == [f"No images in {(tmp_path / 'films').resolve()}"]
 
 
 def test_detections_lie_on_their_images(gallery: Gallery, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class Bench:
             assert self.go_on.wait(30)
         if name.startswith("broken"):
             raise MammoseekError(name, "is broken", "")
+        if name.startswith("defect"):
+            raise ValueError(name)
         if name.startswith("huge") and self.made[name] == 1:
             raise MemoryError
         return Film(name)
@@ -79,6 +81,7 @@ def test_what_fails_ahead_is_told_to_whoever_asks_and_ends_nothing() -> None:
     films = Films(bench.make, 1_000)
     films.get("kept")
     films.ahead("broken")
+    films.ahead("defect")
     films.ahead("huge")
     wait_for(lambda: "kept" not in films)  # there was no memory for it, so all were let go
     films.ahead("fine")

@@ -9,7 +9,8 @@ from embedder.crops import Window
 from tests.viewer.readingroom import BOX, Room
 from tests.viewer.test_pyramid import pyramid_of
 from viewer import ViewerError
-from viewer.pictures import CropRequest, check_box, cut, from_pyramid, side_in_pixels, suggested_mm
+from viewer.pictures import CropRequest, cut, from_pyramid, side_in_pixels, suggested_mm
+from viewer.questionbody import check_box
 
 
 @settings(max_examples=50)

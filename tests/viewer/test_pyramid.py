@@ -181,3 +181,17 @@ def test_what_holds_no_coarse_levels_is_not_glimpsed(films: list[str], write_dic
             assert pyramids.glimpsed(pyramids.version(film)) is None
     finally:
         pyramids.close()
+
+
+def test_a_passing_error_is_forgotten(compressed: Path) -> None:
+    pyramids = Pyramids()
+    try:
+        version = pyramids.version(str(compressed))
+        away = compressed.rename(compressed.with_suffix(".away"))
+        with pytest.raises(MammogramError):
+            pyramids.glimpse(version).result(30)
+        assert pyramids.glimpsed(version) is None
+        away.rename(compressed)
+        assert pyramids.glimpse(version).result(30) is not None
+    finally:
+        pyramids.close()

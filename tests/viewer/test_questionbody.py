@@ -100,3 +100,12 @@ def test_the_same_question_has_one_name() -> None:
 def test_what_is_no_question(body: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         QuestionBody(**body)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "plain"), [(2, 2.0), (0.5, 0.5), ("round", "round"), (None, None)])
+def test_a_facet_prefers_a_value_of_either_kind(value: object, plain: object) -> None:
+    body = QuestionBody.model_validate({"row": "r", "facets": [{"column": "size", "weight": 0.5, "value": value}]})
+    assert body.plain()["facets"][0]["value"] == plain
+    for wrong in (float("nan"), "x" * 201, [1]):
+        with pytest.raises(ValueError, match="value"):
+            QuestionBody.model_validate({"row": "r", "facets": [{"column": "size", "weight": 0.5, "value": wrong}]})

@@ -12,6 +12,7 @@ from exchange.readerverdicts import read_assessments
 from exchange.reportreading import read_opinions
 from tests.exchange.report_cases import some_image
 from tests.viewer.sites import IMAGE, MEANT, OTHER_STUDY, STUDY, open_site, small_gallery, visit
+from viewer import StatusError, ViewerError
 from viewer.access import Person
 from viewer.chain import verify
 
@@ -92,6 +93,14 @@ def test_a_verdict_is_acknowledged_when_it_is_durable_and_listed(client, state, 
         ({"unknown": 1}, 422),
         ({"undoes": "c" * 16, "birads": None}, 404),
         ({"question": {"a": "x" * 70_000}}, 422),
+        (
+            {"question": {"image": IMAGE, "box": [1, 2, 3, 4], "filters": json.loads('{"a":' * 400 + "1" + "}" * 400)}},
+            422,
+        ),
+        ({"image": IMAGE, "box": [-5, 2, 30, 40]}, 422),
+        ({"image": IMAGE, "box": [1, 2, 81, 40]}, 422),
+        ({"image": IMAGE, "box": [1, 2, 1, 40]}, 422),
+        ({"image": IMAGE, "box": [0, 0, 10**30, 10]}, 422),
     ],
 )
 def test_what_is_no_verdict_is_refused(client, state, fields, status):
@@ -99,6 +108,33 @@ def test_what_is_no_verdict_is_refused(client, state, fields, status):
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"subject", "cause", "remedy"}
     assert len(state.verdicts) == 0
+
+
+def test_a_full_disk_of_the_audit_log_does_not_deny_the_verdict(client, state, monkeypatch):
+    def full(*_, **__):
+        raise StatusError(507, state.audit.path, "can't be written (no space left): nothing was recorded", "free some")
+
+    monkeypatch.setattr(state.audit, "note", full)
+    answer = decide(client)
+    assert answer.status_code == 507
+    assert "the verdict is recorded" in answer.json()["error"]["cause"]
+    assert len(state.verdicts) == 1
+    monkeypatch.undo()
+    assert decide(client).status_code == 200  # sent again, it is the same
+
+
+def test_files_of_the_server_are_not_named(client, state, monkeypatch, tmp_path):
+    path = tmp_path / "tokens.toml"
+
+    def gone(*_, **__):
+        raise ViewerError(path, f"{path} is gone", f"make it by mammoseek serve-token NAME --tokens {path}")
+
+    monkeypatch.setattr(state.verdicts, "add", gone)
+    answer = decide(client)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["subject"] == "a file of the server"
+    assert str(tmp_path) not in answer.text
+    assert "it is gone" in answer.text
 
 
 def test_half_a_character_is_refused_not_a_defect(client):

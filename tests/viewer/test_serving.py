@@ -23,6 +23,7 @@ from viewer import ViewerError
 from viewer.records import take_folder
 from viewer.serving import address_of, check_exposure, listen
 from viewer.settings import ServeConfig
+from viewer.state import open_state
 from viewer.verdicts import read_verdicts
 
 SERVER = """
@@ -35,6 +36,7 @@ from tests.viewer.sites import open_site
 from viewer.records import take_folder
 from viewer.serving import serve
 from viewer.settings import ServeConfig
+from viewer.state import open_state
 folder, state = Path(sys.argv[1]), Path(sys.argv[2])
 viewer.punctual.HEAD_S = 1.5
 viewer.app.ROUTERS = ("routes_records",)  # the others load the libraries of the model, which takes seconds
@@ -227,3 +229,8 @@ def test_small_answers_are_sent_at_once():
 def test_an_address_of_another_machine_is_told_in_a_sentence():
     with pytest.raises(ViewerError):
         listen(ServeConfig(Path("gallery"), host="192.0.2.1", port=0, reader="anna"))
+
+
+def test_a_folder_that_is_no_model_is_told_before_anything_listens(gallery, tmp_path):
+    with pytest.raises(ViewerError, match="is no model"):
+        open_state(ServeConfig(gallery, state=tmp_path / "state", model=tmp_path, reader="anna"))
