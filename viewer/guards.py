@@ -273,11 +273,16 @@ def _own_names(config: ServeConfig) -> set[str]:
         names = (*names, *LOOPBACK_HOSTS)
     elif config.host in _ANY_LITERAL:
         names = (*names, *LOOPBACK_HOSTS, socket.gethostname())
-    return {_host_name(f"[{name}]" if _is_six(name) else name) for name in names} - {""}
+    return {own_name(name) for name in names} - {""}
 
 
-def _is_six(name: str) -> bool:
-    return ":" in name and _is_address(name)
+def own_name(text: str) -> str:
+    """Return a name of the server, as the command line gives it, in one spelling; empty where it is none.
+
+    >>> own_name("Viewer.example:8700"), own_name("::1"), own_name("http://viewer.example/"), own_name("*.example")
+    ('viewer.example', '::1', '', '')
+    """
+    return _host_name(f"[{text}]" if ":" in text and _is_address(text) else text)
 
 
 def _host_name(text: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import re
 import signal
 import socket
 import ssl
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from viewer import ViewerError
+from viewer.access import read_tokens
 from viewer.settings import ServeConfig
 
 if TYPE_CHECKING:
@@ -19,14 +21,31 @@ if TYPE_CHECKING:
 _GRACE_S = 5
 _BACKLOG = 256
 _MOST_CONNECTIONS = 1_000
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+
+# What browsers, proxies and the page itself send for another purpose: its value would pass for a user's name. Not all
+# of X-Forwarded-*, since X-Forwarded-User and X-Forwarded-Email do name one.
+_OTHER_HEADER = re.compile(
+    r"(accept|access-control|content|if|sec)(-.*)?|(proxy-)?(authorization|connection)|cache-control|cookie|date|dnt|expect"
+    r"|forwarded|host|keep-alive|max-forwards|origin|pragma|priority|range|referer|set-cookie|te|trailer"
+    r"|transfer-encoding|upgrade(-insecure-requests)?|user-agent|via|x-mammoseek|x-real-ip|x-request-id|x-requested-with"
+    r"|x-forwarded-(by|for|host|port|prefix|proto|protocol|scheme|server|ssl|uri)",
+    re.IGNORECASE,
+)
 
 
 def check_exposure(config: ServeConfig) -> None:
     """Refuse to listen in a way that would let in whoever can reach the port, or send patients' data in the clear.
 
     Raises:
-        ViewerError: It would.
+        ViewerError: It would, or what is given to prevent it would prevent nothing.
     """
+    _check_identity_header(config.identity_header)
+    _check_names(config)
+    if config.tokens is not None and config.tokens.is_file() and not read_tokens(config.tokens):
+        raise ViewerError(
+            config.tokens, "holds no token", f"make one by `mammoseek serve-token NAME --tokens {config.tokens}`"
+        )
     if config.identity_header is not None and not config.trusted_proxies:
         raise ViewerError(
             "--identity-header", "is believed from nobody", "name the proxy's address by --trusted-proxy ADDRESS"
@@ -51,6 +70,33 @@ def check_exposure(config: ServeConfig) -> None:
             "would send patients' images and tokens in the clear",
             "add --tls-cert and --tls-key, or --behind-proxy where a reverse proxy speaks TLS",
         )
+
+
+def _check_identity_header(name: str | None) -> None:
+    if name is None:
+        return
+    if not _HEADER_NAME.fullmatch(name):
+        raise ViewerError(
+            f"--identity-header {name[:64]!r}", "is no name of a header", "name one such as X-Remote-User"
+        )
+    if _OTHER_HEADER.fullmatch(name):
+        raise ViewerError(
+            f"--identity-header {name}", "says something else than who asks", "name one such as X-Remote-User"
+        )
+
+
+def _check_names(config: ServeConfig) -> None:
+    if not config.allowed_hosts:
+        return
+    from viewer.guards import own_name
+
+    for name in config.allowed_hosts:
+        if not own_name(name):
+            raise ViewerError(
+                f"--allowed-host {name[:64]!r}",
+                "is no name of a host",
+                "give one such as viewer.example, without scheme and path",
+            )
 
 
 def _check_certificate(config: ServeConfig) -> None:

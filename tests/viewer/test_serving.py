@@ -20,6 +20,7 @@ import pytest
 
 from tests.viewer.sites import IMAGE, STUDY, small_gallery
 from viewer import ViewerError
+from viewer.access import make_token
 from viewer.records import take_folder
 from viewer.serving import address_of, check_exposure, listen
 from viewer.settings import ServeConfig
@@ -209,6 +210,49 @@ def test_listening_wider_without_the_means_is_refused(settings, told):
 )
 def test_listening_with_the_means_is_fine(settings):
     check_exposure(replace(WIDE, **settings))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        *((name, "is no name of a header") for name in ("X User", "", "X-User:", "X-Üser", "X\n")),
+        *((name, "something else") for name in ("Host", "authorization", "Cookie", "Origin", "X-Mammoseek")),
+        *((name, "something else") for name in ("X-Forwarded-For", "Forwarded", "Sec-Fetch-Site", "Content-Type")),
+    ],
+)
+def test_an_identity_header_that_names_nobody_is_refused(host, header, told):
+    settings = {"host": host, "trusted_proxies": ("10.0.0.1",), "behind_proxy": True}
+    with pytest.raises(ViewerError, match=told):
+        check_exposure(replace(WIDE, identity_header=header, **settings))
+
+
+@pytest.mark.parametrize("header", ["X-Remote-User", "x-forwarded-user", "X-Forwarded-Email", "Remote_User"])
+def test_headers_in_which_proxies_name_users_are_fine(header):
+    check_exposure(replace(WIDE, identity_header=header, trusted_proxies=("10.0.0.1",), behind_proxy=True))
+
+
+@pytest.mark.parametrize("name", ["", " ", "http://x/y", "viewer.example/", "a b", "*.example", "viewer.example:port"])
+def test_an_allowed_host_that_is_no_host_is_refused(name):
+    with pytest.raises(ViewerError, match="is no name of a host"):
+        check_exposure(ServeConfig(Path("gallery"), allowed_hosts=("fine.example", name), reader="anna"))
+
+
+def test_allowed_hosts_are_names_and_addresses():
+    names = ("Viewer.example", "viewer.example:8443", "10.0.0.5", "::1", "[::1]:8700", "viewer_1")
+    check_exposure(ServeConfig(Path("gallery"), allowed_hosts=names, reader="anna"))
+
+
+def test_a_file_that_holds_no_token_is_refused(tmp_path):
+    tokens = tmp_path / "tokens.toml"
+    config = ServeConfig(Path("gallery"), tokens=tokens, reader="anna")
+    for content in ("", "[project]\nname = 'x'\n"):
+        tokens.write_text(content)
+        tokens.chmod(0o600)
+        with pytest.raises(ViewerError, match="holds no token; make one by `mammoseek serve-token NAME --tokens"):
+            check_exposure(config)
+    make_token(tokens, "anna", "reader")
+    check_exposure(config)
 
 
 def test_a_port_in_use_is_told_in_a_sentence():
