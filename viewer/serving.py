@@ -26,9 +26,9 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 # What browsers, proxies and the page itself send for another purpose: its value would pass for a user's name. Not all
 # of X-Forwarded-*, since X-Forwarded-User and X-Forwarded-Email do name one.
 _OTHER_HEADER = re.compile(
-    r"(accept|access-control|content|if|sec)(-.*)?|(proxy-)?(authorization|connection)|cache-control|cookie|date|dnt|expect"
-    r"|forwarded|host|keep-alive|max-forwards|origin|pragma|priority|range|referer|set-cookie|te|trailer"
-    r"|transfer-encoding|upgrade(-insecure-requests)?|user-agent|via|x-mammoseek|x-real-ip|x-request-id|x-requested-with"
+    r"(accept|access-control|content|if|sec)(-.*)?|(proxy-)?(authorization|connection)|cache-control|cookie|date|dnt"
+    r"|expect|forwarded|host|keep-alive|max-forwards|origin|pragma|priority|range|referer|set-cookie|te|trailer"
+    r"|transfer-encoding|upgrade(-insecure-requests)?|user-agent|via|x-mammoseek|x-real-ip|x-request(-id|ed-with)"
     r"|x-forwarded-(by|for|host|port|prefix|proto|protocol|scheme|server|ssl|uri)",
     re.IGNORECASE,
 )
