@@ -243,7 +243,8 @@ class Child:
             return True
         left = list(batch)
         try:
-            assert self._connection is not None
+            if self._connection is None:  # `close` was quicker
+                raise EOFError("the child was ended")
             self._connection.send([one.job for one in batch])
             while left:
                 answer = self._receive(self._patience_s)
@@ -278,12 +279,16 @@ class Child:
             EOFError: It has ended, or is silent for too long.
         """
         connection, process = self._connection, self._process
-        assert connection is not None
         until = time.monotonic() + patience
-        while time.monotonic() < until and not self._closing:
-            if connection in wait([connection, process.sentinel], timeout=_POLL_S):
+        while connection is not None and process is not None and time.monotonic() < until and not self._closing:
+            try:
+                told = connection in wait([connection, process.sentinel], timeout=_POLL_S)
+                ended = not told and not process.is_alive() and not connection.poll()
+            except ValueError:  # `close` has closed the process meanwhile
+                break
+            if told:
                 return connection.recv()
-            if not process.is_alive() and not connection.poll():
+            if ended:
                 break
         raise EOFError("the child is gone")
 

@@ -1,14 +1,16 @@
 """A child process: batches, priorities, a bounded queue, and what happens when it dies."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from viewer import ViewerError
-from viewer.childprocess import AHEAD, Child, result_of
+from viewer.childprocess import AHEAD, Child, _Waiting, result_of
 from viewer.problems import BusyError
 
 
@@ -99,3 +101,23 @@ def test_what_waits_at_the_end_is_told(child: Child) -> None:
         os.kill(pid, 0)
     with pytest.raises(BusyError, match="stopped"):
         child.submit("c")
+
+
+class Closed:
+    """A process that `close` has closed in another thread."""
+
+    @property
+    def sentinel(self) -> int:
+        raise ValueError("process object is closed")
+
+
+def test_what_close_overtakes_ends_quietly(child: Child) -> None:
+    here, there = multiprocessing.Pipe()
+    for connection, process in ((here, Closed()), (here, None), (None, None)):
+        child._connection, child._process = connection, process
+        with pytest.raises(EOFError):
+            child._receive(5.0)
+        assert not child._work([_Waiting(AHEAD, 10_000, "b", None, Future())])
+    child._connection = child._process = None
+    here.close()
+    there.close()
