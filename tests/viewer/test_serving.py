@@ -39,7 +39,7 @@ from viewer.serving import serve
 from viewer.settings import ServeConfig
 from viewer.state import open_state
 folder, state = Path(sys.argv[1]), Path(sys.argv[2])
-viewer.punctual.HEAD_S = 1.5
+viewer.punctual.HEAD_S = 3
 viewer.app.ROUTERS = ("routes_records",)  # the others load the libraries of the model, which takes seconds
 viewer.app.create_app = lambda config, say: viewer.app.build_app(open_site(Gallery.open(folder), state))
 serve(ServeConfig(folder, state=state, port=0, reader="anna"), lambda line: print(line, flush=True))
@@ -149,13 +149,14 @@ def test_who_does_not_say_what_she_wants_is_hung_up_on(gallery, tmp_path):
             slow.sendall(question)
             for raw in (second, patient):
                 raw.sendall(question + b"\r\n")
-                assert answered(raw)
+            assert answered(second)
+            assert answered(patient)
             second.sendall(question)  # the head of a further request, which never ends
             assert silent.recv(100) == b""
             assert slow.recv(100) == b""
             assert second.recv(100) == b""
-            assert 1 < time.monotonic() - begun < 20
-            time.sleep(1)
+            assert 2 < time.monotonic() - begun < 20
+            time.sleep(1.5)
             patient.sendall(question + b"\r\n")  # between two requests she may take her time
             assert answered(patient)
 
