@@ -24,13 +24,17 @@ from embedder.jpeg2000 import decode_halved
 from embedder.quiet import quiet_libraries
 from embedder.rasters import merge_channels
 
-_NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+"""Transfer syntaxes whose pixels are not compressed."""
+
 _STREAMS = (
     *(uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1),
     *(uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000),
 )
-_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
-_TRANSFER_SYNTAXES = (*_NATIVE, uid.RLELossless, *_STREAMS)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+"""Transfer syntaxes whose images can be read at a fraction of their size."""
+
+_TRANSFER_SYNTAXES = (*NATIVE, uid.RLELossless, *_STREAMS)
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _PIXEL_DATA = 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
@@ -172,7 +176,7 @@ def read_stored(path: Path, *, frame: int | None, rows: tuple[int, int] | None =
         first, last = rows or (0, header.rows)
         if not 0 <= first < last <= header.rows:
             raise MammogramError(path, f"it has no rows {first} to {last}", f"it has {header.rows} of them")
-        if opened.samples == 1 and header.transfer_syntax in _NATIVE:
+        if opened.samples == 1 and header.transfer_syntax in NATIVE:
             stored = _rows(path, file, opened, position, first, last)
         else:
             stored = _decode(path, file, header, position)[first:last]
@@ -202,7 +206,7 @@ def read_halved(path: Path, *, frame: int | None, halvings: int) -> StoredImage 
         position = choose_frame(path, header.frames, frame)
         grey = opened.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2")
         unsigned = dicomvalues.integer(opened.dataset, "PixelRepresentation") == 0
-        if header.transfer_syntax not in _JPEG_2000 or not (grey and unsigned):
+        if header.transfer_syntax not in JPEG_2000 or not (grey and unsigned):
             return None
         rendering, notes = dicomrendering.read_rendering(opened.dataset, header, position)
         if not _is_dark_padding(rendering, header.bits):
@@ -354,7 +358,7 @@ def _check_pixels(path: Path, dataset: Dataset, header: Header) -> int:
 def _check_length(path: Path, file: BoundedReader, pixel_data: _PixelData, header: Header, bytes_a_pixel: int) -> None:
     """Refuse pixel data that are cut short, or that declare another size than the header."""
     try:
-        if header.transfer_syntax in _NATIVE:
+        if header.transfer_syntax in NATIVE:
             needed = header.rows * header.columns * header.frames * bytes_a_pixel
             if pixel_data.length == _UNDEFINED or needed > min(pixel_data.length, file.size - pixel_data.start):
                 raise StreamError("its pixel data are cut short")

@@ -255,8 +255,9 @@ class Catalogue:
 
     def _take(self, entries: dict[str, ImageEntry]) -> None:
         of_files = [(one.name, one.problem) for one in entries.values() if one.listed and one.problem is not None]
-        problems = (*self._of_tables, *of_files)
-        new = [problem for problem in problems if problem not in self.problems]
+        problems = tuple((sayable(name), sayable(cause)) for name, cause in (*self._of_tables, *of_files))
+        before = set(self.problems)
+        new = [problem for problem in problems if problem not in before]
         for name, cause in new[:_TOLD]:
             self._say(f"Not shown: {name}: {cause}")
         if len(new) > _TOLD:
@@ -314,7 +315,7 @@ class Catalogue:
             return replace(entry, details=self._details(entry), problem=None)
         except Exception as error:  # whatever a hostile file leads a reader to: it costs this file alone
             cause = str(getattr(error, "cause", None) or type(error).__name__)
-            return replace(entry, details=None, problem=sayable(cause.replace(entry.path, "it")), tried=stamp)
+            return replace(entry, details=None, problem=cause.replace(entry.path, "it"), tried=stamp)
 
     def _details(self, entry: ImageEntry) -> ImageDetails:
         record: dict[str, Any] | None = self._gallery.record(entry.rows[0]) if entry.rows else None

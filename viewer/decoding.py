@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import RLELossless
+
+from embedder.dicom import NATIVE
 from embedder.mammogram import is_dicom, read_header
 from viewer.childprocess import Child, result_of
 from viewer.display import DisplayImage, read_display
 
 _CHILDREN = 2
 _CAPACITY = 1_000
-_FREE = (
-    *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"),  # uncompressed
-    "1.2.840.10008.1.2.5",  # RLE, which takes a twentieth of a second
-)
+_FREE = (*NATIVE, RLELossless)  # of RLE it takes a twentieth of a second
 
 
 class DecodeWork:

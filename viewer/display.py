@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.breast import chest_wall_is_right, shrink, small_breast_mask
-from embedder.dicom import StoredImage, read_halved, read_stored
+from embedder.dicom import JPEG_2000, NATIVE, StoredImage, read_halved, read_stored
 from embedder.grayscale import Rendering, Table, UnusableError, Window, modality_values
 from embedder.header import Header
 from embedder.mammogram import is_dicom, read_mammogram
@@ -23,8 +23,6 @@ Pixels16 = npt.NDArray[np.uint16]
 
 BRIGHTEST = 65_535
 
-_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _DARKEST_PERCENTILE, _BRIGHTEST_PERCENTILE = 0.5, 99.9
 _ROWS_AT_ONCE = 64
 _NARROWEST = 16.0  # of a window, in units of the 16 bits
@@ -137,12 +135,12 @@ def read_display_rows(path: Path, first: int, last: int, *, frame: int | None = 
 def reads_rows(header: Header) -> bool:
     """Return whether single rows of an image can be read without decoding all of it: of uncompressed grey DICOM."""
     grey = header.photometric in ("MONOCHROME1", "MONOCHROME2")
-    return header.format == "DICOM" and grey and header.transfer_syntax in _NATIVE
+    return header.format == "DICOM" and grey and header.transfer_syntax in NATIVE
 
 
 def reads_halved(header: Header) -> bool:
     """Return whether an image may be read at a fraction of its size: of JPEG 2000 in DICOM."""
-    return header.format == "DICOM" and header.transfer_syntax in _JPEG_2000
+    return header.format == "DICOM" and header.transfer_syntax in JPEG_2000
 
 
 def _shown(path: Path, image: StoredImage) -> DisplayImage:

@@ -3,9 +3,9 @@
 The child keeps the films that it read and prepared last (`viewer.films`): the second place on an image costs one pass
 of the network and no reading. The server keeps vectors by image and place: filters, thumbs and sliders embed nothing
 again. Films that a reader opens are read and prepared ahead of her first question, beside the questions of others.
-Requests for one film are handed over together, and it
-is read once for all of them; each crop is a forward pass by itself, on one thread, since how many crops share a pass
-decides how their sums round, and the same question must get the same bits whoever else asks.
+Requests for one film are handed over together, and it is read once for all of them; each crop is a forward pass by
+itself, on one thread, since how many crops share a pass decides how their sums round, and the same question must get
+the same bits whoever else asks.
 """
 
 import threading
@@ -23,9 +23,9 @@ import numpy.typing as npt
 from embedder.findings import Box
 from embedder.header import Header
 from errors import MammoseekError
-from index.memory import available_memory
 from viewer.childprocess import AHEAD, QUESTION, Child, OutOfMemoryError, result_of
 from viewer.films import Films
+from viewer.keeping import default_budget
 
 if TYPE_CHECKING:
     from embedder.rois import Film  # loads the libraries of the model, which the server does without
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Corners = tuple[int, int, int, int]
 
 _VECTORS_KEPT = 10_000
-_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class EmbedWorker:
         model: Folder of its model, where it is not the copy that the gallery keeps.
         device: Where to compute.
         capacity: Questions that may wait.
-        film_bytes: Bytes that prepared films may take; None for an eighth of what is free, 256 MiB to 2 GiB.
+        film_bytes: Bytes that prepared films may take; None for `viewer.keeping.default_budget`.
     """
 
     def __init__(
@@ -109,8 +108,7 @@ class EmbedWorker:
         capacity: int = 32,
         film_bytes: int | None = None,
     ) -> None:
-        budget = int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 8)))
-        budget = budget if film_bytes is None else film_bytes
+        budget = default_budget() if film_bytes is None else film_bytes
         self._child = Child("embedder", EmbedWork, (gallery, model, device, budget), capacity=capacity)
         self._known: OrderedDict[EmbedJob, EmbeddedView] = OrderedDict()
         self._asked: dict[EmbedJob, Future[EmbeddedView]] = {}

@@ -11,20 +11,13 @@ import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from errors import MammoseekError
+from viewer.keeping import Sized, keep_within
 
 _MOST_WANTED = 16  # films made ahead that wait; older ones are dropped for newer
 _NICENESS = 10
-
-
-class Sized(Protocol):
-    """What is kept within a number of bytes."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -89,9 +82,7 @@ class Films(Generic[Key, Made]):
         with self._condition:
             self._kept[key] = made
             self._kept.move_to_end(key)
-            taken = sum(one.nbytes for one in self._kept.values())
-            while taken > self._most_bytes and len(self._kept) > 1:
-                taken -= self._kept.popitem(last=False)[1].nbytes
+            keep_within(self._kept, self._most_bytes)
         return made
 
     def _serve(self) -> None:

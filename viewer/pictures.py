@@ -14,7 +14,7 @@ from errors import MammoseekError
 from index.gallery import Gallery
 from viewer import ViewerError
 from viewer.catalogue import Catalogue, ImageEntry
-from viewer.display import Pixels16, read_display_rows, reads_halved, reads_rows
+from viewer.display import Pixels16, read_display_rows, reads_rows
 from viewer.problems import NotFoundError
 from viewer.pyramid import Pyramid, Pyramids
 from viewer.questionbody import check_box
@@ -241,12 +241,11 @@ class Pictures:
             if 2 * (bottom - top) <= header.rows and window.width <= _FINEST * side:
                 image = read_display_rows(Path(entry.path), top, bottom, frame=entry.frame)
                 return cut(image.pixels, Window(window.x0, window.y0 - top, window.width, window.height), side)
-        if pyramid is None and reads_halved(header):
-            coarse = None
+        if pyramid is None:
             with contextlib.suppress(MammoseekError):  # decoding it tells what is wrong with it
-                coarse = self._pyramids.glimpse(version).result()
-            if coarse is not None and window.width / 2**coarse.first >= side:
-                pyramid = coarse
+                coarse = self._pyramids.glimpse(version, header).result()
+                if coarse is not None and window.width / 2**coarse.first >= side:
+                    pyramid = coarse
         if pyramid is None:
             pyramid = self._pyramids.ask(version).result()
         return from_pyramid(pyramid, window, side)

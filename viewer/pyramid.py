@@ -17,14 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from embedder.header import Header
-from embedder.mammogram import is_dicom, read_header
 from errors import MammoseekError
-from index.memory import available_memory
 from viewer.display import (
     Appearance,
     DisplayImage,
@@ -35,7 +34,10 @@ from viewer.display import (
     read_display_halved,
     reads_halved,
 )
+from viewer.keeping import default_budget, keep_within
 from viewer.problems import NotFoundError
+
+Value = TypeVar("Value")
 
 Read = Callable[[Path, int | None], DisplayImage]
 """From a file and its frame to the image."""
@@ -47,7 +49,6 @@ _COARSE = 1024  # pixels a side, about: the level that is looked at for chest wa
 _THREADS = 2
 _GLIMPSES_KEPT = 16
 _MOST_AHEAD = 3  # images that are being decoded, beyond which none is decoded ahead of time
-_FEWEST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 _FORMAT = b"2"  # of what a tile holds: part of its tag
 
 
@@ -174,30 +175,28 @@ def build_pyramid(path: Path, frame: int | None, tag: str, read: Read = read_her
     seen = None
     if reads_halved(image.header):
         with contextlib.suppress(MammoseekError):  # it is decoded, whatever became of its file since
-            seen = glimpse(path, frame, tag)
+            seen = glimpse(path, frame, tag, image.header)
     coarse = seen.levels if seen is not None else ()
     levels = _halved(image.pixels, len(level_sizes(*image.pixels.shape)) - len(coarse)) + coarse
     return Pyramid(image.header, levels, image.windows, image.notes, tag)
 
 
-def glimpse(path: Path, frame: int | None, tag: str) -> Pyramid | None:
+def glimpse(path: Path, frame: int | None, tag: str, header: Header) -> Pyramid | None:
     """Read the coarse levels of an image alone, in a fraction of the time; None where it has to be decoded whole.
 
     Args:
-        path: The file.
+        path: The file, of which `viewer.display.reads_halved` says that it may be read so.
         frame: Which image of a multi-frame file, from 1; None where there is only one.
         tag: Changes with the file.
+        header: What it says.
 
     Raises:
         MammoseekError: The file can't be read, or is no mammogram.
     """
-    if not is_dicom(path):
-        return None
-    header = read_header(path)
     sizes = level_sizes(header.rows, header.columns)
     first = next(level for level, size in enumerate(sizes) if max(size) <= _COARSE)
-    image = read_display_halved(path, first, frame=frame) if first and reads_halved(header) else None
-    if image is None:
+    image = read_display_halved(path, first, frame=frame) if first else None
+    if image is None or level_sizes(image.header.rows, image.header.columns) != sizes:  # the file has changed since
         return None
     levels = _halved(image.pixels, len(sizes) - first)
     return Pyramid(image.header, levels, image.windows, image.notes, tag, first)
@@ -211,11 +210,6 @@ def _halved(pixels: Pixels16, count: int) -> tuple[Pixels16, ...]:
     for level in levels:
         level.setflags(write=False)
     return tuple(levels)
-
-
-def default_budget() -> int:
-    """Return the bytes that decoded images may take: an eighth of what is free, 256 MiB at least and 2 GiB at most."""
-    return int(min(_MOST_BYTES, max(_FEWEST_BYTES, available_memory() // 8)))
 
 
 class Pyramids:
@@ -272,20 +266,25 @@ class Pyramids:
             found = self._kept.get(tag)
             if found is not None:
                 self._kept.move_to_end(tag)
-                done: Future[Pyramid] = Future()
-                done.set_result(found)
-                return done
+                return _done(found)
             if tag not in self._making:
                 self._making[tag] = self._pool.submit(self._make, version)
             return self._making[tag]
 
-    def glimpse(self, version: Version) -> "Future[Pyramid | None]":
-        """Return an image's coarse levels as soon as they are here; None where it has to be decoded whole first."""
+    def glimpse(self, version: Version, header: Header) -> "Future[Pyramid | None]":
+        """Return an image's coarse levels as soon as they are here; None where it has to be decoded whole first.
+
+        Args:
+            version: The file.
+            header: What it says.
+        """
+        if not reads_halved(header):
+            return _done(None)
         with self._lock:
             tag = version.tag
             before = self._glimpses.get(tag)
             if before is None or (before.done() and (before.cancelled() or before.exception() is not None)):
-                self._glimpses[tag] = self._glimpser.submit(glimpse, Path(version.path), version.frame, tag)
+                self._glimpses[tag] = self._glimpser.submit(glimpse, Path(version.path), version.frame, tag, header)
                 if len(self._glimpses) > _GLIMPSES_KEPT:
                     self._glimpses.popitem(last=False)
             return self._glimpses[tag]
@@ -320,7 +319,11 @@ class Pyramids:
         with self._lock:
             self._making.pop(version.tag, None)
             self._kept[version.tag] = made
-            taken = sum(pyramid.nbytes for pyramid in self._kept.values())
-            while taken > self.budget and len(self._kept) > 1:
-                taken -= self._kept.popitem(last=False)[1].nbytes
+            keep_within(self._kept, self.budget)
         return made
+
+
+def _done(value: Value) -> "Future[Value]":
+    future: Future[Value] = Future()
+    future.set_result(value)
+    return future

@@ -142,8 +142,10 @@ async def _pyramid(state: ServerState, entry: ImageEntry) -> Pyramid:
     version = await run_in_threadpool(state.desk.pyramids.version, entry.path, entry.frame)
     whole = state.desk.pyramids.ask(version)
     if not whole.done():
+        assert entry.details is not None, "its header was read"
+        seen = state.desk.pyramids.glimpse(version, entry.details.header)
         with contextlib.suppress(MammoseekError):  # decoding it tells what is wrong with it
-            coarse = await asyncio.shield(asyncio.wrap_future(state.desk.pyramids.glimpse(version)))
+            coarse = await asyncio.shield(asyncio.wrap_future(seen))
             if coarse is not None:
                 return coarse
     return await asyncio.shield(asyncio.wrap_future(whole))

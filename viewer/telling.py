@@ -9,7 +9,7 @@ from embedder.findings import LABEL_COLUMNS
 from index.answers import Answer, Neighbour
 from index.gallery import Gallery
 from index.typicality import NEIGHBOURS, is_judged, witnesses_of
-from viewer.catalogue import Catalogue
+from viewer.catalogue import Catalogue, ImageEntry
 from viewer.pictures import row_box, suggested_mm
 from viewer.questionbody import TYPICAL_LABEL
 
@@ -109,7 +109,7 @@ class AnswerTeller:
             "woman": self._woman(position),
             "box": None if (box := row_box(self._gallery, position)) is None else list(box),
             "image": None if entry is None else entry.image,
-            "has_picture": self._has_picture(position, record["row_id"]),
+            "has_picture": self._has_picture(entry, record["row_id"]),
             "other_views": self._other_views(position, record),
             "facts": [
                 {"name": title, "value": _shown(record[name])}
@@ -141,13 +141,13 @@ class AnswerTeller:
             "mm": extent if spacing else None,
             "box": None if box is None else list(box),
             "image": None if entry is None else entry.image,
-            "has_picture": self._has_picture(one.position, one.row_id),
+            "has_picture": self._has_picture(entry, one.row_id),
             "agreement": agreement,
             "typicality": typicality,
         }
 
-    def _has_picture(self, position: int, row_id: str) -> bool:
-        return self._catalogue.of_row(position) is not None or self._gallery.thumbnail(row_id) is not None
+    def _has_picture(self, entry: ImageEntry | None, row_id: str) -> bool:
+        return entry is not None or self._gallery.thumbnail(row_id) is not None
 
     def _woman(self, position: int) -> str:
         """Return what the page calls a woman of the gallery: the same in every answer of this generation."""

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless
 
 from embedder.header import Header, MammogramError
+from embedder.mammogram import read_header
 from tests.conftest import draw_breast
 from viewer.display import DisplayImage
+from viewer.keeping import default_budget
 from viewer.problems import NotFoundError
-from viewer.pyramid import TILE, Pyramid, Pyramids, build_pyramid, default_budget, halve, read_here
+from viewer.pyramid import TILE, Pyramid, Pyramids, build_pyramid, halve, read_here
 
 
 def slow_halve(pixels: np.ndarray) -> np.ndarray:
@@ -148,9 +150,9 @@ def test_coarse_levels_are_seen_before_an_image_is_decoded_and_stay_the_same(com
 
     pyramids = Pyramids(read=read)
     try:
-        version = pyramids.version(str(compressed))
+        version, header = pyramids.version(str(compressed)), read_header(compressed)
         whole = pyramids.ask(version)
-        coarse = pyramids.glimpse(version).result(30)
+        coarse = pyramids.glimpse(version, header).result(30)
         assert coarse is not None
         assert pyramids.glimpsed(version) is coarse
         assert not whole.done()
@@ -177,7 +179,7 @@ def test_what_holds_no_coarse_levels_is_not_glimpsed(films: list[str], write_dic
     pyramids = Pyramids()
     try:
         for film in (films[0], str(plain)):
-            assert pyramids.glimpse(pyramids.version(film)).result(30) is None
+            assert pyramids.glimpse(pyramids.version(film), read_header(film)).result(30) is None
             assert pyramids.glimpsed(pyramids.version(film)) is None
     finally:
         pyramids.close()
@@ -186,12 +188,12 @@ def test_what_holds_no_coarse_levels_is_not_glimpsed(films: list[str], write_dic
 def test_a_passing_error_is_forgotten(compressed: Path) -> None:
     pyramids = Pyramids()
     try:
-        version = pyramids.version(str(compressed))
+        version, header = pyramids.version(str(compressed)), read_header(compressed)
         away = compressed.rename(compressed.with_suffix(".away"))
         with pytest.raises(MammogramError):
-            pyramids.glimpse(version).result(30)
+            pyramids.glimpse(version, header).result(30)
         assert pyramids.glimpsed(version) is None
         away.rename(compressed)
-        assert pyramids.glimpse(version).result(30) is not None
+        assert pyramids.glimpse(version, header).result(30) is not None
     finally:
         pyramids.close()
