@@ -24,7 +24,6 @@ surroundings, 4 for 20 epochs of training, and with `--mine 0.5` 5 for false ala
 import argparse
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +35,7 @@ import pandas as pd
 import torch
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import errors_told, find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line, say
 from classifiers.cases import Source
 from classifiers.filling import new_gallery
 from classifiers.folds import patient_folds
@@ -143,7 +142,7 @@ def fold_candidates(
             if failed:
                 raise MammoseekError(*failed[0])
             each = (time.process_time() - before) / max(1, len(sources))
-            _say(f"fold {number}, {name}: {len(sources)} films at {each:.2f} s of processor time")
+            say(f"fold {number}, {name}: {len(sources)} films at {each:.2f} s of processor time")
             write_detections(kept, candidates_frame(found), "json")
         yield name, read_detections(kept).frame()
 
@@ -189,7 +188,7 @@ def with_false_alarms(rows: pd.DataFrame, gallery: Path, arguments: argparse.Nam
     found = add_false_alarms(part, gallery, per_image=arguments.alarms, seed=arguments.seed)
     if found.failures:
         raise MammoseekError(*found.failures[0])
-    _say(f"fold {number}: {found.added} false alarms on {found.images} films join the normal tissue")
+    say(f"fold {number}: {found.added} false alarms on {found.images} films join the normal tissue")
     return with_rows(rows, found.frame.iloc[len(part) :])
 
 
@@ -295,10 +294,6 @@ def _large_gallery(work: Path) -> Path:
 
 def _figures(estimate: Estimate) -> dict[str, Any]:
     return {name: getattr(estimate, name) for name in ("value", "low", "high", "items", "women")}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse() -> argparse.Namespace:

@@ -20,11 +20,11 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.gallery_search import BATCHES, PLAIN, prepared_gallery, work_folder
+from benchmarks.gallery_search import BATCHES, PLAIN, prepared_gallery
 from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, recall_columns, write_table
 from benchmarks.peer_data import SHARES, VectorSet, load_vectors, nearest, plain_search, recalls
 from benchmarks.peer_mammoseek import positions_of
-from benchmarks.setting import errors_told
+from benchmarks.setting import errors_told, work_folder
 from index.answers import Question
 from index.filters import parse_filter
 from index.gallery import Gallery

@@ -19,10 +19,7 @@ queries a call; ratios are to the yardstick beside it in the same turn, above 1 
 import argparse
 import shutil
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ from benchmarks.gallery_turns import Way, calls_for, gallery_parser, in_turn, re
 from benchmarks.peer_data import Floats, VectorSet, load_vectors, plain_search, recalls
 from benchmarks.peer_engines import Source
 from benchmarks.peer_mammoseek import make_gallery, positions_of, women_asked
-from benchmarks.setting import errors_told
+from benchmarks.setting import errors_told, work_folder
 from index.answers import Question
 from index.engines import exact_engine
 from index.filters import parse_filter
@@ -176,17 +173,6 @@ def own_milliseconds(gallery: Gallery, queries: Floats, women: list[str], questi
     finally:
         gallery.__dict__["index"] = engine
     return 1000 * statistics.median(spent)
-
-
-@contextmanager
-def work_folder(folder: Path | None) -> Iterator[Path]:
-    """Give the folder that is named, or one that is deleted afterwards."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="mammoseek-gallery-") as made:
-        yield Path(made)
 
 
 def prepared_gallery(work: Path, vectors: Path, rows: int, threads: int, rows_of_a_woman: int | None = None) -> Path:

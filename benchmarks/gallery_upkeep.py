@@ -74,8 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         MammoseekError: The vectors are not there, the gallery can't be made, or a measurement failed.
     """
-    from benchmarks.gallery_search import prepared_gallery, work_folder
+    from benchmarks.gallery_search import prepared_gallery
     from benchmarks.gallery_turns import write_table
+    from benchmarks.setting import work_folder
 
     with work_folder(arguments.work) as work:
         folder = prepared_gallery(work, arguments.vectors, arguments.rows, arguments.threads, ROWS_OF_A_WOMAN)

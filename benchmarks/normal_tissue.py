@@ -29,7 +29,6 @@ The table in benchmarks/results was made with a short training on small crops, f
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,7 +43,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import errors_told, find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line, say
 from classifiers.evaluation import compare_runs, score_classification
 from classifiers.folds import Fold, patient_folds
 from classifiers.leaks import check_unseen, check_women
@@ -129,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     rows, digest = gather(frame, arguments.candidates)
     margin = choose_augmentation(recipe.training, recipe.preparation).margin
-    _say(f"{len(rows)} places; reading their crops")
+    say(f"{len(rows)} places; reading their crops")
     crops = load_crops(rows, recipe.preparation, margin=margin)
     if crops.failures:
         raise MammoseekError(*crops.failures[0])
@@ -155,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
             found = [{**context, "mined": mined, **row} for row in rows_found]
             pd.DataFrame([*table, *found]).to_csv(arguments.output, index=False, float_format="%.4f")
         table += found
-        _say(f"seed {seed}: {(time.monotonic() - start) / 60:.1f} minutes on {machine_line()}")
+        say(f"seed {seed}: {(time.monotonic() - start) / 60:.1f} minutes on {machine_line()}")
 
 
 def gather(frame: pd.DataFrame, candidates: int) -> tuple[pd.DataFrame, str]:
@@ -253,7 +252,7 @@ def _score_trained(setting: Setting, work: Path, queries: list[Rows], runs: dict
         for name, gallery in ((HARD, fold.train), (HARD_VOTING, everything)):
             if name in runs:
                 _predict(setting, runs[name], vectors, gallery, asked)
-        _say(f"fold {number}: {len(found)} places mined")
+        say(f"fold {number}: {len(found)} places mined")
     return mined
 
 
@@ -262,7 +261,7 @@ def _score_described(setting: Setting, work: Path, queries: list[Rows], runs: di
     preparation, network = setting.recipe.preparation, setting.recipe.network
     places = np.unique(np.concatenate([*queries, *(fold.train for fold in setting.folds)]))
     options = replace(preparation, descriptors=DESCRIPTOR_GROUPS["finding"])
-    _say(f"describing {len(places)} places")
+    say(f"describing {len(places)} places")
     crops = load_crops(setting.rows.iloc[places], options)
     for name, run in runs.items():
         fused = replace(network, fusion_weight=FUSION[name])
@@ -417,10 +416,6 @@ def table_rows(setting: Setting, runs: Mapping[str, Run], hard: set[str], resamp
 def _chances(run: Run, method: str, names: pd.Series) -> npt.NDArray[np.float64]:
     lesion = np.array([run.chances[method][name] for name in names])
     return np.stack([lesion, 1 - lesion], axis=1)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,3 +61,19 @@ def errors_told() -> Iterator[None]:
         yield
     except MammoseekError as error:
         sys.exit(f"Error: {error}")
+
+
+def say(text: str) -> None:
+    """Tell how far it is, on standard error: standard output belongs to the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def work_folder(folder: Path | None) -> Iterator[Path]:
+    """Give the folder that is named, or one that is deleted afterwards."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="mammoseek-benchmark-") as made:
+        yield Path(made).resolve()

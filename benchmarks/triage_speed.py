@@ -35,7 +35,7 @@ import pandas as pd
 import torch
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import errors_told, find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line, say
 from classifiers.filling import new_gallery
 from embedder.datasets import read_dataset
 from embedder.embedding import pretrained_model
@@ -132,7 +132,7 @@ def speed_rows(gallery: Path, detections: pd.DataFrame, work: Path, repeats: int
             with timed(taken):
                 report = triage(reader, detections, work / f"{name}-{repeat}")
             assert report.answered == len(detections), "all were done"
-            _say(f"{repeat + 1} of {repeats}: {name} {taken[-1].processor:.1f} s, alone {bare[-1].processor:.1f} s")
+            say(f"{repeat + 1} of {repeats}: {name} {taken[-1].processor:.1f} s, alone {bare[-1].processor:.1f} s")
     context = {
         "detections": len(detections),
         "images": int(detections["path"].nunique()),
@@ -216,10 +216,6 @@ def _resident_mb() -> float:
     """Return what this process holds in memory now (Linux)."""
     lines: Iterator[str] = iter(Path("/proc/self/status").read_text("utf-8").splitlines())
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse() -> argparse.Namespace:

@@ -21,12 +21,10 @@ one query of `faiss.IndexFlatIP` over the same vectors, and the pixels of a DICO
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +36,9 @@ import pydicom
 import torch
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import errors_told, find_data, machine_line
+from benchmarks.setting import errors_told, find_data, machine_line, say, work_folder
 from benchmarks.viewer_browser import Look, Reader, reader_at
-from benchmarks.viewer_site import Server, Site, make_site, serving
+from benchmarks.viewer_site import Server, Site, make_site, serving, site_parser, write_table
 from classifiers.filling import gallery_embedder
 from embedder.findings import Box
 from embedder.mammogram import read_mammogram
@@ -114,9 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
             measure_asking(browser, server, site, times, arguments.boxes)
             frames = measure_moving(browser, server, site, arguments.frames)
     table = pd.DataFrame([*time_rows(times), *frames]).assign(rows=arguments.rows, machine=machine_line())
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(arguments.output, index=False, float_format="%.4g")
-    print(table.drop(columns="machine").to_string(index=False))
+    write_table(table, arguments.output)
 
 
 def measure_opening(browser: Any, server: Server, site: Site, times: Times, each: int) -> None:
@@ -131,11 +127,11 @@ def measure_opening(browser: Any, server: Server, site: Site, times: Times, each
                 times.add(f"open, {kind}: image described, {state}", described(look))
                 times.add(f"open, {kind}: drawn, {state}", look.after("opened"))
             times.time_bare(f"decode, {kind}", lambda path=path: pydicom.dcmread(path).pixel_array)  # type: ignore[misc]
-            _say(f"{path.name} is opened")
+            say(f"{path.name} is opened")
 
 
 def described(look: Look) -> float:
-    """Return when the server had told what the image is, which it does once it is decoded."""
+    """Return when the server had told what the image is, which it does once some level of it can be seen."""
     return float(
         max(one["to"] - look.since for one in look.fetched if one["path"].count("/") == 2 and "images" in one["path"])
     )
@@ -160,7 +156,7 @@ def measure_asking(browser: Any, server: Server, site: Site, times: Times, boxes
                     reader.forget_box()
                     act = "box"
                 bare.measure(times)
-                _say(f"{len(times.measured['box: search'])} boxes are drawn")
+                say(f"{len(times.measured['box: search'])} boxes are drawn")
 
 
 def note_steering(server: Server, times: Times, reader: Reader) -> None:
@@ -309,26 +305,8 @@ def _row(name: str, values: Iterable[float], unit: str = "ms") -> dict[str, Any]
     }
 
 
-@contextmanager
-def work_folder(folder: Path | None) -> Iterator[Path]:
-    """Give the folder that is named, or one that is deleted afterwards."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="mammoseek-viewer-") as made:
-        yield Path(made).resolve()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
-    parser.add_argument("--work", type=Path, help="folder where gallery and images are made, and kept for the next run")
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the gallery (100000)")
+    parser = site_parser(str(__doc__))
     parser.add_argument("--boxes", type=int, default=8, help="boxes on each of the eight mammograms, after a first (8)")
     parser.add_argument("--opened", type=int, default=8, help="studies of each kind that are opened, at most (8)")
     parser.add_argument("--frames", type=int, default=240, help="frames of each movement (240)")

