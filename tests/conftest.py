@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import faiss
 import numpy as np
 import pandas as pd
 import pydicom.uid as uid
@@ -82,6 +83,18 @@ def cuda() -> str:
     if not torch.cuda.is_available():
         pytest.skip("torch finds no CUDA device")
     return "cuda"
+
+
+@pytest.fixture
+def plain_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAISS's own search, which knows parameters, whatever was imported before in this process.
+
+    pytorch-metric-learning imports faiss.contrib.torch_utils, which puts one that knows none in its place; milvus-lite,
+    which runs in this process, then can't search by HNSW.
+    """
+    for kind in list(vars(faiss).values()):
+        if isinstance(kind, type) and "search_numpy" in vars(kind):
+            monkeypatch.setattr(kind, "search", vars(kind)["search_numpy"])
 
 
 SIDE = 120  # pixels of a synthetic film

@@ -34,6 +34,7 @@ ENGINES = {
 
 @pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.name)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("plain_faiss")
 def test_an_engine_finds_the_nearest_rows_among_all_and_among_a_share(
     kind: type[Peer], vector_folder: Path, tmp_path: Path
 ) -> None:

@@ -97,13 +97,10 @@ class TestCreation:
                 with MilvusGallery.create(target, identity) as gallery:
                     assert (len(gallery), gallery.identity) == (0, identity)
 
+    @pytest.mark.usefixtures("plain_faiss")
     def test_an_approximate_index(self, address: str, identity: GalleryIdentity, make_findings: Any) -> None:
-        import faiss
-
         from index.milvus import query as milvusquery
 
-        if hasattr(faiss.IndexFlat, "search_numpy"):
-            pytest.skip("milvus-lite can't search by HNSW once faiss.contrib.torch_utils has been imported here")
         index = MilvusIndex("HNSW", {"M": 8, "efConstruction": 64}, {"ef": 32})
         batch = make_findings(300)
         with MilvusGallery.create(address, identity, index) as gallery:
